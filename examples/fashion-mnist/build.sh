@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds train, test, fit and validation Parquet files of Fashion-MNIST in OUTDIR:
+#
+#     examples/fashion-mnist/build.sh OUTDIR
+#
+# The data comes from Debian's package dataset-fashion-mnist, which apt downloads and dpkg unpacks into a scratch folder
+# (nothing is installed); where that package is installed already, it is read from there. Wants Debian or Ubuntu, python3 with venv.
+set -euo pipefail
+
+if [ $# -ne 1 ]; then
+    echo "usage: $0 OUTDIR" >&2
+    exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+package=dataset-fashion-mnist
+idx=/usr/share/datasets/fashion-mnist
+if [ ! -d "$idx" ]; then
+    (
+        cd "$scratch"
+        if ! apt-get -qq -o APT::Sandbox::User=root download "$package"; then
+            echo "error: apt knows no package $package: run 'apt-get update' (as root) first" >&2
+            exit 1
+        fi
+        dpkg -x "$package"_*.deb .
+    )
+    idx=$scratch$idx
+fi
+
+python3 -m venv "$scratch/venv"
+"$scratch/venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+"$scratch/venv/bin/python" -B "$here/build.py" "$idx" "$out"

@@ -1,0 +1,180 @@
+//! A kind of network and a seeded stream flow in; a network that can be trained flows out.
+
+use candle_core::{Device, Tensor, Var};
+use candle_nn::{Linear, Module};
+use rand_chacha::ChaCha12Rng;
+use serde::Serialize;
+
+use crate::error::{Error, Result, nearest_hint};
+use crate::extract::ConvNet;
+use crate::kernels::Wants;
+use crate::random;
+use crate::rows::Shape;
+
+/// The networks that a set can be judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// The field's ConvNet, for pictures.
+    ConvNet,
+    /// Three layers of 128 units with ReLU.
+    Mlp,
+    /// Logistic regression.
+    Linear,
+}
+
+impl NetworkKind {
+    /// The names.
+    pub const VALUES: &'static [&'static str] = &["convnet", "mlp", "linear"];
+
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConvNet => "convnet",
+            Self::Mlp => "mlp",
+            Self::Linear => "linear",
+        }
+    }
+
+    /// The network for rows of `shape` if none was chosen: ConvNet for pictures, MLP for vectors.
+    pub fn default_for(shape: Shape) -> Self {
+        match shape {
+            Shape::Picture { .. } => Self::ConvNet,
+            Shape::Vector { .. } => Self::Mlp,
+        }
+    }
+}
+
+impl std::str::FromStr for NetworkKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "convnet" => Ok(Self::ConvNet),
+            "mlp" => Ok(Self::Mlp),
+            "linear" => Ok(Self::Linear),
+            _ => Err(Error::option(
+                "network",
+                format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
+            )),
+        }
+    }
+}
+
+/// A network with a linear classifier on top, all of its weights variables.
+pub(super) struct Network {
+    body: Body,
+    head: Linear,
+    variables: Vec<Var>,
+}
+
+enum Body {
+    Convolutional(ConvNet),
+    /// None for logistic regression.
+    Layers(Vec<Linear>),
+}
+
+impl Network {
+    /// A network with PyTorch's default weights from `rng`: uniform on +-1/sqrt(fan in), biases too; affine 1 and 0.
+    /// `width` and `depth` default to 128 channels and the depth that the picture's size asks for, or 3 layers of 128 units.
+    pub(super) fn random(
+        kind: NetworkKind,
+        shape: Shape,
+        classes: usize,
+        (width, depth): (Option<usize>, Option<usize>),
+        rng: &mut ChaCha12Rng,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut variables = vec![];
+        let width = width.unwrap_or(128);
+        let (body, features) = match (kind, shape) {
+            (NetworkKind::ConvNet, Shape::Picture { channels, height, width: w }) => {
+                let input = [channels, height, w];
+                let depth = depth.unwrap_or_else(|| ConvNet::default_depth(input));
+                let mut net = ConvNet::random(input, width, depth, rng, device)?;
+                for (weight, affine) in &mut net.blocks {
+                    *weight = variable(weight, &mut variables)?;
+                    *affine = variable(affine, &mut variables)?;
+                }
+                let features = net.feature_len();
+                (Body::Convolutional(net), features)
+            }
+            (NetworkKind::ConvNet, Shape::Vector { .. }) => {
+                return Err(Error::option(
+                    "network",
+                    format!("'convnet' needs pictures, and these rows are a {shape}; choose 'mlp' or 'linear'"),
+                ));
+            }
+            (NetworkKind::Mlp, _) => {
+                let mut fan_in = shape.len();
+                let layers = (0..depth.unwrap_or(3))
+                    .map(|_| linear(std::mem::replace(&mut fan_in, width), width, rng, device, &mut variables))
+                    .collect::<Result<_>>()?;
+                (Body::Layers(layers), fan_in)
+            }
+            (NetworkKind::Linear, _) => (Body::Layers(vec![]), shape.len()),
+        };
+        let head = linear(features, classes, rng, device, &mut variables)?;
+        Ok(Self { body, head, variables })
+    }
+
+    /// The weights, in a fixed order.
+    pub(super) fn variables(&self) -> &[Var] {
+        &self.variables
+    }
+
+    /// The same network, sharing its weights, that no gradient flows into.
+    pub(super) fn frozen(&self) -> Self {
+        let still = |l: &Linear| Linear::new(l.weight().detach(), l.bias().map(Tensor::detach));
+        let body = match &self.body {
+            Body::Convolutional(net) => Body::Convolutional(ConvNet {
+                blocks: net.blocks.iter().map(|(weight, affine)| (weight.detach(), affine.detach())).collect(),
+                input: net.input,
+            }),
+            Body::Layers(layers) => Body::Layers(layers.iter().map(still).collect()),
+        };
+        Self { body, head: still(&self.head), variables: vec![] }
+    }
+
+    /// `x` `[batch, ..shape.dims()]` to the features `[batch, _]` that the classifier sees.
+    pub(super) fn features(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.body {
+            // The rows themselves are no variables: nobody asks for their gradient.
+            Body::Convolutional(net) => {
+                net.forward(x, Wants { input: false, weights: !self.variables.is_empty(), parallel: true })
+            }
+            Body::Layers(layers) => {
+                let mut x = x.flatten_from(1)?;
+                for layer in layers {
+                    x = layer.forward(&x)?.relu()?;
+                }
+                Ok(x)
+            }
+        }
+    }
+
+    /// `x` `[batch, ..shape.dims()]` to logits `[batch, classes]`.
+    pub(super) fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.head.forward(&self.features(x)?)?)
+    }
+}
+
+fn variable(tensor: &Tensor, variables: &mut Vec<Var>) -> Result<Tensor> {
+    let variable = Var::from_tensor(tensor)?;
+    let tensor = variable.as_tensor().clone();
+    variables.push(variable);
+    Ok(tensor)
+}
+
+fn linear(
+    fan_in: usize,
+    out: usize,
+    rng: &mut ChaCha12Rng,
+    device: &Device,
+    variables: &mut Vec<Var>,
+) -> Result<Linear> {
+    let bound = 1.0 / (fan_in as f32).sqrt();
+    let weight = Tensor::from_vec(random::uniform(rng, out * fan_in, bound), (out, fan_in), device)?;
+    let bias = Tensor::from_vec(random::uniform(rng, out, bound), out, device)?;
+    Ok(Linear::new(variable(&weight, variables)?, Some(variable(&bias, variables)?)))
+}

@@ -1,0 +1,337 @@
+//! A recipe flows in, a pool of frozen, fingerprinted extractors flows out.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::extract::pool_file::{self, Header, PoolFile};
+use crate::extract::{ConvNet, Mlp};
+use crate::kernels::{Transform, Wants};
+use crate::options::Options;
+use crate::random::stream;
+use crate::rows::Shape;
+
+/// The extractor's input spans -SPAN to SPAN: the inputs' range as about two standard deviations either way, like the standardised pictures that
+/// the field's ConvNet is trained on.
+const SPAN: f32 = 2.0;
+/// Default extractors in a pool.
+const EXTRACTORS: usize = 16;
+/// Default channels of a [`ConvNet`]'s blocks.
+const CONVNET_WIDTH: usize = 64;
+/// Default units of an [`Mlp`]'s layers.
+const MLP_WIDTH: usize = 256;
+/// Default layers of an [`Mlp`].
+const MLP_DEPTH: usize = 2;
+/// Changes whenever the same recipe and weights give other features.
+const VERSION: &str = "datafusion-distill pool 1";
+
+/// The fixed affine map from the input's units to the extractor's: `x * scale + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// Lowest value in the input's units.
+    pub low: f32,
+    /// Highest value in the input's units.
+    pub high: f32,
+    /// Factor.
+    pub scale: f32,
+    /// Offset.
+    pub offset: f32,
+}
+
+impl Scaling {
+    /// The map from `low..=high` to -2..=2; from a single value to 0.
+    pub fn for_range((low, high): (f32, f32)) -> Result<Self> {
+        if !(low.is_finite() && high.is_finite() && low <= high && (high - low).is_finite()) {
+            return Err(Error::option(
+                "ranges",
+                format!("values from {low} to {high} can't be scaled; expected finite low <= high"),
+            ));
+        }
+        let scale = if low < high { 2.0 * SPAN / (high - low) } else { 1.0 };
+        let scale = if scale.is_finite() { scale } else { 1.0 };
+        Ok(Self { low, high, scale, offset: -(low + (high - low) / 2.0) * scale })
+    }
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Drawn from this seed.
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+    /// Read from a safetensors file.
+    File {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// All that is needed to build a pool again, bit for bit (a file's content is checked by the fingerprint).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolRecipe {
+    /// The shape of one row.
+    pub shape: Shape,
+    /// The input scaling, part of the pool.
+    pub scaling: Scaling,
+    /// Where the weights come from.
+    pub source: Source,
+    /// How many extractors.
+    pub extractors: usize,
+    /// Channels or units of each layer.
+    pub width: usize,
+    /// Blocks or layers.
+    pub depth: usize,
+    /// Augmentation strategy: each extractor has one fixed transform drawn from the seed.
+    pub augment: String,
+}
+
+impl PoolRecipe {
+    /// The recipe that `options` ask for, for rows of `shape` with values in `low..=high`. Reads the header of `pool_file`, if any: then
+    /// everything, the scaling too, is the file's.
+    ///
+    /// Errors: a pool file that can't be read or is for other rows, a range that can't be scaled, more blocks than the picture has room for,
+    /// augmentation of vectors.
+    pub fn choose(shape: Shape, range: (f32, f32), options: &Options) -> Result<Self> {
+        if shape.len() == 0 {
+            return Err(Error::Data(format!("rows of shape {shape} hold no numbers; nothing can be extracted")));
+        }
+        if options.augment != "none" && matches!(shape, Shape::Vector { .. }) {
+            let message = format!("transforms pictures, but a row is a {shape}; leave it out, or give image_size");
+            return Err(Error::option("augment", message));
+        }
+        if let Some(path) = &options.pool_file {
+            return PoolFile::read(path)?.recipe(path, shape, range);
+        }
+        let (width, depth) = match shape {
+            Shape::Picture { channels, height, width } => {
+                (CONVNET_WIDTH, ConvNet::default_depth([channels, height, width]))
+            }
+            Shape::Vector { .. } => (MLP_WIDTH, MLP_DEPTH),
+        };
+        let recipe = Self {
+            shape,
+            scaling: Scaling::for_range(range)?,
+            source: Source::Random { seed: options.seed },
+            extractors: options.extractors.unwrap_or(EXTRACTORS),
+            width: options.width.unwrap_or(width),
+            depth: options.depth.unwrap_or(depth),
+            augment: options.augment.clone(),
+        };
+        recipe.checked_feature_len()?;
+        Ok(recipe)
+    }
+
+    /// The length of each extractor's features.
+    pub fn feature_len(&self) -> usize {
+        self.checked_feature_len().unwrap_or(0)
+    }
+
+    fn checked_feature_len(&self) -> Result<usize> {
+        match self.shape {
+            Shape::Picture { channels, height, width } => {
+                ConvNet::feature_len_of([channels, height, width], self.width, self.depth)
+            }
+            Shape::Vector { .. } => Ok(self.width),
+        }
+    }
+}
+
+/// Frozen extractors on a device.
+#[derive(Debug)]
+pub struct Pool {
+    recipe: PoolRecipe,
+    device: Device,
+    members: Vec<Member>,
+    transform_seed: u64,
+    fingerprint: String,
+}
+
+#[derive(Debug)]
+struct Member {
+    net: Net,
+    transform: Option<Transform>,
+}
+
+#[derive(Debug)]
+enum Net {
+    Conv(ConvNet),
+    Mlp(Mlp),
+}
+
+impl Net {
+    fn tensors(&self, prefix: &str) -> Vec<(String, Tensor)> {
+        let tensors = match self {
+            Net::Conv(net) => net.tensors(prefix),
+            Net::Mlp(net) => net.tensors(prefix),
+        };
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        tensors
+    }
+
+    /// Width and depth.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Net::Conv(net) => (net.width(), net.blocks.len()),
+            Net::Mlp(net) => (net.feature_len(), net.layers.len()),
+        }
+    }
+}
+
+impl Pool {
+    /// Builds the pool of `recipe` on `device`. Weights of extractor N are drawn from the stream `extractor N`, its transform from `transform N`.
+    /// A file that can't be read, or whose tensors don't fit the recipe, is an [`Error::Pool`] that names file and tensor.
+    pub fn build(recipe: &PoolRecipe, device: &Device) -> Result<Self> {
+        let (nets, transform_seed) = match &recipe.source {
+            Source::Random { seed } => {
+                let nets: Result<Vec<_>> = (0..recipe.extractors)
+                    .map(|n| {
+                        let rng = &mut stream(*seed, &format!("extractor {n}"));
+                        let (width, depth) = (recipe.width, recipe.depth);
+                        Ok(match recipe.shape {
+                            Shape::Picture { channels, height, width: w } => {
+                                Net::Conv(ConvNet::random([channels, height, w], width, depth, rng, device)?)
+                            }
+                            Shape::Vector { len } => Net::Mlp(Mlp::random(len, width, depth, rng, device)?),
+                        })
+                    })
+                    .collect();
+                (nets?, *seed)
+            }
+            Source::File { path } => {
+                let file = PoolFile::read(path)?;
+                let nets = nets_of_file(recipe, path, &file, device)?;
+                (nets, file.header.map_or(0, |h| h.transform_seed))
+            }
+        };
+        let mut members = vec![];
+        for (n, net) in nets.into_iter().enumerate() {
+            let transform = match recipe.shape {
+                Shape::Picture { channels, height, width } if recipe.augment != "none" => {
+                    let rng = &mut stream(transform_seed, &format!("transform {n}"));
+                    Some(Transform::siamese(&recipe.augment, [channels, height, width], rng))
+                }
+                _ => None,
+            };
+            members.push(Member { net, transform });
+        }
+        let fingerprint = fingerprint(recipe, &members)?;
+        Ok(Self { recipe: recipe.clone(), device: device.clone(), members, transform_seed, fingerprint })
+    }
+
+    /// The recipe it was built from.
+    pub fn recipe(&self) -> &PoolRecipe {
+        &self.recipe
+    }
+
+    /// Hex BLAKE3 of weights, shapes, scaling and transforms; where the weights come from doesn't enter, so that a saved pool keeps its fingerprint.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The device it is on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Rows in the input's units, `[n * shape.len()]`, as a scaled tensor `[n, ..shape.dims()]` on the device.
+    pub fn scale(&self, values: &[f32]) -> Result<Tensor> {
+        let shape = self.recipe.shape;
+        if !values.len().is_multiple_of(shape.len().max(1)) {
+            return Err(Error::Data(format!("{} numbers are no whole number of rows of {shape}", values.len())));
+        }
+        let Scaling { scale, offset, .. } = self.recipe.scaling;
+        let scaled: Vec<f32> = values.iter().map(|v| v * scale + offset).collect();
+        let dims = [vec![values.len() / shape.len().max(1)], shape.dims()].concat();
+        Ok(Tensor::from_vec(scaled, dims, &self.device)?)
+    }
+
+    /// Scaled rows `[batch, ..shape.dims()]` to features `[batch, feature_len]` of extractor `member`, its transform applied
+    /// first; row-wise: a row's features don't depend on the rest of the batch. Differentiable in the rows if `wants.input`.
+    pub fn features(&self, member: usize, rows: &Tensor, wants: Wants) -> Result<Tensor> {
+        let count = self.members.len();
+        let no_member = || Error::Pool(format!("there is no extractor {member}; the pool has {count}, counted from 0"));
+        let member = self.members.get(member).ok_or_else(no_member)?;
+        let rows = if wants.input { rows.clone() } else { rows.detach() };
+        let rows = match &member.transform {
+            Some(transform) => transform.apply(&rows)?,
+            None => rows,
+        };
+        match &member.net {
+            Net::Conv(net) => net.forward(&rows, Wants { weights: false, ..wants }),
+            Net::Mlp(net) => net.forward(&rows),
+        }
+    }
+
+    /// Writes the pool as safetensors (recipe in the metadata), beside and then renamed: option `pool_file` reads it.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let header = Header { recipe: self.recipe.clone(), transform_seed: self.transform_seed };
+        let members = self.members.iter().enumerate();
+        let tensors: Vec<_> = members.flat_map(|(n, m)| m.net.tensors(&format!("extractors.{n}"))).collect();
+        pool_file::write(path, &header, &tensors)
+    }
+}
+
+/// The networks of a pool file, checked against the recipe.
+fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Device) -> Result<Vec<Net>> {
+    let in_file = |e: Error| match e {
+        Error::Pool(message) => pool_file::error(path, message),
+        other => other,
+    };
+    let mut nets = vec![];
+    for n in 0..recipe.extractors {
+        let prefix = format!("extractors.{n}");
+        let net = match recipe.shape {
+            Shape::Picture { channels, height, width } => {
+                let mut net =
+                    ConvNet::from_tensors([channels, height, width], &file.tensors, &prefix).map_err(in_file)?;
+                for (weight, affine) in &mut net.blocks {
+                    (*weight, *affine) = (weight.to_device(device)?, affine.to_device(device)?);
+                }
+                Net::Conv(net)
+            }
+            Shape::Vector { len } => {
+                let mut net = Mlp::from_tensors(len, &file.tensors, &prefix).map_err(in_file)?;
+                for (weight, bias) in &mut net.layers {
+                    (*weight, *bias) = (weight.to_device(device)?, bias.to_device(device)?);
+                }
+                Net::Mlp(net)
+            }
+        };
+        let (width, depth) = net.size();
+        if (width, depth) != (recipe.width, recipe.depth) {
+            let (expected_width, expected_depth) = (recipe.width, recipe.depth);
+            let message = format!(
+                "'{prefix}' has width {width} and depth {depth}, expected width {expected_width} and depth {expected_depth}"
+            );
+            return Err(pool_file::error(path, message));
+        }
+        nets.push(net);
+    }
+    Ok(nets)
+}
+
+fn fingerprint(recipe: &PoolRecipe, members: &[Member]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new_derive_key(VERSION);
+    let PoolRecipe { shape, scaling, extractors, width, depth, .. } = recipe;
+    hasher.update(format!("{shape:?} {scaling:?} {extractors} {width} {depth}").as_bytes());
+    for (n, member) in members.iter().enumerate() {
+        // Debug prints the shortest text that gives each number back.
+        hasher.update(format!("{n} {:?}", member.transform).as_bytes());
+        for (name, tensor) in member.net.tensors("") {
+            hasher.update(format!("{name} {:?}", tensor.dims()).as_bytes());
+            for value in tensor.flatten_all()?.to_vec1::<f32>()? {
+                hasher.update(&value.to_le_bytes());
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Pictures flow in; convolved, instance-normalised, rectified and pooled pictures flow out.
+//!
+//! On a CPU a few pictures go through at a time, block of channels by block of channels: the convolution writes a block `[pixel][NR]` that stays
+//! in the cache while it is normalised, rectified and pooled. Nothing is unfolded (im2col): the taps of a kernel are addresses on a padded grid,
+//! or, with enough channels, 4x4 tiles are multiplied in Winograd's domain.
+
+mod backward;
+mod convolution;
+mod forward;
+mod product;
+mod tiles;
+mod winograd;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+
+use crate::kernels::simd::Path;
+use forward::Saved;
+use product::Grid;
+
+/// Which gradients the caller will ask for: what isn't wanted isn't computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// The gradient for the pictures.
+    pub input: bool,
+    /// The gradient for weights and affine parameters.
+    pub weights: bool,
+    /// Run rows in parallel on the current rayon pool (`false`: the caller is parallel already).
+    pub parallel: bool,
+}
+
+/// One ConvNet block: conv3x3 (stride 1, `padding`), instance norm (eps 1e-5) with affine, ReLU, 2x2 average pool (odd rest dropped).
+///
+/// `x` `[batch, in, height, width]`, `weight` `[out, in, 3, 3]`, `affine` `[2, out]` (scale, then shift); gives `[batch, out, h/2, w/2]`
+/// with `h = height + 2 * padding - 2`. Each row's result is independent of the batch, its position and the thread count; the weights'
+/// gradient sums over rows in their order. Gradients that `wants` leaves out are neither prepared nor computed. The ReLU's gradient at 0 is 0.
+///
+/// Wrong shapes and types other than f32 are errors. On a device other than the CPU the twin [`conv_block_reference`] runs.
+pub fn conv_block(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize, wants: Wants) -> Result<Tensor> {
+    on_path(Path::detect(), x, weight, affine, padding, wants)
+}
+
+fn on_path(path: Path, x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize, wants: Wants) -> Result<Tensor> {
+    let geometry = Geometry::check(x, weight, affine, padding)?;
+    if let Some(t) = [x, weight, affine].into_iter().find(|t| t.dtype() != DType::F32) {
+        bail!("conv_block: {:?} tensor, expected f32", t.dtype());
+    }
+    if !matches!(x.device(), Device::Cpu) {
+        let keep = |t: &Tensor, wanted: bool| if wanted { t.clone() } else { t.detach() };
+        return conv_block_reference(
+            &keep(x, wants.input),
+            &keep(weight, wants.weights),
+            &keep(affine, wants.weights),
+            padding,
+        );
+    }
+    let (x, weight, affine) = (x.contiguous()?, weight.contiguous()?, affine.contiguous()?);
+    let op = ConvBlock { path, geometry, wants, saved: Mutex::new(None) };
+    if wants.input || wants.weights {
+        x.apply_op3(&weight, &affine, op)
+    } else {
+        x.apply_op3_no_bwd(&weight, &affine, &op)
+    }
+}
+
+/// [`conv_block`] in plain candle operations: the reference, and the path of GPUs.
+#[allow(clippy::disallowed_methods)] // avg_pool2d is right on the even planes that it gets here
+pub fn conv_block_reference(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Tensor> {
+    let g = Geometry::check(x, weight, affine, padding)?;
+    let y = x.contiguous()?.conv2d(&weight.contiguous()?, padding, 1, 1, 1)?;
+    let centred = y.broadcast_sub(&y.mean_keepdim((2, 3))?)?;
+    let deviation = (centred.sqr()?.mean_keepdim((2, 3))? + 1e-5)?.sqrt()?;
+    let of_affine = |i: usize| affine.get(i)?.reshape((1, g.out, 1, 1));
+    let z = centred.broadcast_div(&deviation)?.broadcast_mul(&of_affine(0)?)?.broadcast_add(&of_affine(1)?)?;
+    // Narrow first: candle's avg_pool2d gives the dropped row and column of odd planes a gradient.
+    let [ph, pw] = g.pooled();
+    z.relu()?.narrow(2, 0, 2 * ph)?.narrow(3, 0, 2 * pw)?.contiguous()?.avg_pool2d(2)
+}
+
+/// The sizes of one call.
+#[derive(Clone, Copy, Debug)]
+struct Geometry {
+    batch: usize,
+    inputs: usize,
+    out: usize,
+    /// Height and width of the input.
+    input: [usize; 2],
+    /// Height and width of the convolution's result.
+    conv: [usize; 2],
+    padding: usize,
+}
+
+impl Geometry {
+    fn check(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Self> {
+        let (batch, inputs, height, width) = x.dims4()?;
+        let (out, of, kh, kw) = weight.dims4()?;
+        if [of, kh, kw] != [inputs, 3, 3] || inputs == 0 || out == 0 {
+            bail!(
+                "conv_block: weight is {:?}, expected [out, {inputs}, 3, 3] for pictures {:?}",
+                weight.dims(),
+                x.dims()
+            );
+        }
+        if affine.dims() != [2, out] {
+            bail!("conv_block: affine is {:?}, expected [2, {out}]", affine.dims());
+        }
+        if height.min(width) + 2 * padding < 4 || height.min(width) == 0 {
+            bail!("conv_block: a {height}x{width} picture padded by {padding} leaves less than 2x2 pixels to pool");
+        }
+        let conv = [height + 2 * padding - 2, width + 2 * padding - 2];
+        Ok(Self { batch, inputs, out, input: [height, width], conv, padding })
+    }
+
+    fn pooled(self) -> [usize; 2] {
+        self.conv.map(|n| n / 2)
+    }
+
+    /// Floats of one input picture.
+    fn input_len(self) -> usize {
+        self.inputs * self.input[0] * self.input[1]
+    }
+
+    /// Floats of one result.
+    fn output_len(self) -> usize {
+        self.out * self.pooled()[0] * self.pooled()[1]
+    }
+
+    /// The input with its padding.
+    fn input_grid(self) -> Grid {
+        Grid { inner: self.input, margin: self.padding }
+    }
+}
+
+struct ConvBlock {
+    path: Path,
+    geometry: Geometry,
+    wants: Wants,
+    saved: Mutex<Option<Saved>>,
+}
+
+impl CustomOp3 for ConvBlock {
+    fn name(&self) -> &'static str {
+        "conv-block"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        affine: &CpuStorage,
+        affine_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(x, x_layout)?;
+        let (out, saved) = self.forward(x, contiguous(weight, weight_layout)?, contiguous(affine, affine_layout)?);
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        let [ph, pw] = self.geometry.pooled();
+        Ok((CpuStorage::F32(out), Shape::from((self.geometry.batch, self.geometry.out, ph, pw))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        affine: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(saved) = saved.as_ref() else { bail!("conv_block: backward without forward") };
+        let grad = grad.contiguous()?;
+        let gradients = with_slices([x, weight, affine, &grad], |[x, weight, affine, grad]| {
+            Ok(self.backward(x, weight, affine, saved, grad))
+        })?;
+        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
+            values.map(|v| Tensor::from_vec(v, like.shape(), &Device::Cpu)).transpose()
+        };
+        Ok((tensor(gradients.input, x)?, tensor(gradients.weight, weight)?, tensor(gradients.affine, affine)?))
+    }
+}
+
+/// The values of a contiguous f32 storage.
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("conv_block: not contiguous") };
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// Calls `f` with the values of contiguous f32 tensors on the CPU.
+fn with_slices<const N: usize, T>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> Result<T>) -> Result<T> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut slices = [&[] as &[f32]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        let Storage::Cpu(storage) = &**storage else { bail!("conv_block: not on the CPU") };
+        *slice = contiguous(storage, layout)?;
+    }
+    f(slices)
+}
+
+/// Calls `f` on each item, with one scratch for each thread: on the current rayon pool or here, with the same results.
+fn for_each<T: Send, S>(
+    parallel: bool,
+    items: Vec<T>,
+    scratch: impl Fn() -> S + Send + Sync,
+    f: impl Fn(&mut S, T) + Send + Sync,
+) {
+    use rayon::prelude::*;
+    if parallel && items.len() > 1 && rayon::current_num_threads() > 1 {
+        items.into_par_iter().for_each_init(scratch, f);
+    } else {
+        let mut scratch = scratch();
+        items.into_iter().for_each(|item| f(&mut scratch, item));
+    }
+}

@@ -1,0 +1,61 @@
+//! Synthetic features and a sketch flow in, a loss flows out: one file a family.
+
+mod characteristic;
+mod mean;
+
+pub use characteristic::Characteristic;
+pub use mean::Mean;
+
+use candle_core::{Result, Tensor};
+
+/// What is matched. Made from the sketches of all classes, in label order.
+pub trait Objective: Send + Sync {
+    /// Its name in reports.
+    fn name(&self) -> &'static str;
+
+    /// The loss of `features` `[classes, ipc, feature_len]` of extractor `member`, a scalar, differentiable in `features`.
+    fn loss(&self, member: usize, features: &Tensor) -> Result<Tensor>;
+}
+
+/// `items[member]`, or an error that says what there is.
+fn of_member<T>(items: &[T], member: usize) -> Result<&T> {
+    match items.get(member) {
+        Some(item) => Ok(item),
+        None => candle_core::bail!("extractor {member} asked for, the sketch has {}", items.len()),
+    }
+}
+
+#[cfg(test)]
+mod gradient_check {
+    use candle_core::{Device, Tensor, Var};
+
+    use super::Objective;
+
+    /// Holds the gradient of `objective` at `features` against central differences along each coordinate.
+    pub(super) fn check(objective: &dyn Objective, features: &[f32], dims: (usize, usize, usize), tolerance: f64) {
+        let loss = |values: Vec<f32>| -> f64 {
+            let x = Tensor::from_vec(values, dims, &Device::Cpu).unwrap();
+            f64::from(objective.loss(0, &x).unwrap().to_scalar::<f32>().unwrap())
+        };
+        let var = Var::from_slice(features, dims, &Device::Cpu).unwrap();
+        let gradients = objective.loss(0, var.as_tensor()).unwrap().backward().unwrap();
+        let gradient: Vec<f32> = gradients.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let largest = gradient.iter().fold(0f64, |m, g| m.max(f64::from(g.abs())));
+        assert!(largest > 0.0);
+        let step = 1e-2;
+        for i in 0..features.len() {
+            let moved = |by: f32| {
+                let mut values = features.to_vec();
+                values[i] += by;
+                loss(values)
+            };
+            let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
+            let error = (numeric - f64::from(gradient[i])).abs();
+            assert!(
+                error < tolerance * largest,
+                "coordinate {i}: {numeric} by differences, {} by backward",
+                gradient[i]
+            );
+        }
+    }
+}

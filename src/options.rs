@@ -1,0 +1,736 @@
+//! A name and a value flow in, from SQL, `SET`, a command flag or Python; one typed, checked set of options flows out.
+//!
+//! [`SPECS`] is the only list of options there is: names, defaults, documentation and parsing. The SQL planner, the
+//! `SET distill.*` extension, the command's flags and `schemas/options.json` are all made from it.
+
+use std::fmt;
+
+use crate::error::{Error, Result, nearest_hint};
+
+/// An option's value as SQL, a flag or a file gives it, before it is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `NULL`: back to the default.
+    Null,
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Float(f64),
+    /// Text; numbers, lists (comma-separated) and booleans are accepted in this form too.
+    Text(String),
+    /// `true` or `false`.
+    Bool(bool),
+    /// A list, as `['a', 'b']` in SQL.
+    List(Vec<Value>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => write!(f, "NULL"),
+            Value::Int(v) => write!(f, "{v}"),
+            Value::Float(v) => write!(f, "{v}"),
+            Value::Text(v) => write!(f, "{v}"),
+            Value::Bool(v) => write!(f, "{v}"),
+            Value::List(v) => write!(f, "{}", v.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+        }
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// The values as written in SQL.
+            pub const VALUES: &'static [&'static str] = &[$($text),+];
+
+            /// The value as written in SQL.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            fn parse(option: &str, text: &str) -> Result<Self> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($text $(| $alias)* => Ok(Self::$variant),)+
+                    _ => Err(Error::option(
+                        option,
+                        format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
+                    )),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+choice! {
+    /// What is matched between the real and the synthetic rows.
+    Method {
+        /// Chosen from the kind of rows and `ipc`.
+        Auto = "auto",
+        /// Mean embeddings (distribution matching, Zhao and Bilen 2023).
+        Mean = "mean" | "dm",
+        /// Characteristic functions (neural characteristic function matching, Wang et al. 2025).
+        Characteristic = "characteristic" | "ncfm",
+    }
+}
+choice! {
+    /// Where the extractors' weights come from.
+    PoolKind {
+        /// Random, from `seed`.
+        Random = "random",
+    }
+}
+choice! {
+    /// What the synthetic rows start from.
+    Init {
+        /// Real rows of the reservoir.
+        Real = "real",
+        /// Noise.
+        Noise = "noise",
+    }
+}
+choice! {
+    /// What labels the synthetic rows carry.
+    LabelKind {
+        /// One class a row, in the source's own label column.
+        Hard = "hard",
+    }
+}
+choice! {
+    /// How the synthetic pictures are written.
+    Encoding {
+        /// As the source has them: PNG for pictures.
+        Source = "source" | "png",
+        /// As exact lists of f32.
+        Tensor = "tensor",
+    }
+}
+choice! {
+    /// What to do with a row whose label or feature is NULL.
+    OnNull {
+        /// Stop, naming the row.
+        Error = "error",
+        /// Leave the row out and count it.
+        Skip = "skip",
+    }
+}
+choice! {
+    /// The optimizer of the synthetic rows.
+    OptimizerKind {
+        /// Adam (Kingma and Ba 2015).
+        Adam = "adam",
+        /// Stochastic gradient descent with momentum.
+        Sgd = "sgd",
+    }
+}
+
+/// The size of a picture, as `image_size` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageSize {
+    /// Rows of pixels.
+    pub height: usize,
+    /// Columns of pixels.
+    pub width: usize,
+    /// Channels, where given (`28x28x3`).
+    pub channels: Option<usize>,
+}
+
+impl fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.height, self.width)?;
+        self.channels.map_or(Ok(()), |c| write!(f, "x{c}"))
+    }
+}
+
+/// The lowest and the highest value that the numbers of a list column can take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// Lowest.
+    pub low: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.low, self.high)
+    }
+}
+
+/// The options of a distillation job. `None` means: chosen from the rows, see the option's documentation.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // each field is documented in SPECS, where users read it
+pub struct Options {
+    pub ipc: usize,
+    pub label: Option<String>,
+    pub features: Option<Vec<String>>,
+    pub exclude: Vec<String>,
+    pub classes: Option<Vec<String>>,
+    pub method: Method,
+    pub steps: Option<usize>,
+    pub extractors: Option<usize>,
+    pub width: Option<usize>,
+    pub depth: Option<usize>,
+    pub pool: PoolKind,
+    pub pool_file: Option<String>,
+    pub frequencies: Option<usize>,
+    pub alpha: f64,
+    pub beta: f64,
+    pub init: Init,
+    pub label_kind: LabelKind,
+    pub mosaic: usize,
+    pub augment: String,
+    pub image_size: Option<ImageSize>,
+    pub ranges: Option<Range>,
+    pub encoding: Encoding,
+    pub reservoir_per_class: Option<usize>,
+    pub on_null: OnNull,
+    pub optimizer: OptimizerKind,
+    pub learning_rate: Option<f64>,
+    pub seed: u64,
+    pub device: String,
+    pub threads: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ipc: 10,
+            label: None,
+            features: None,
+            exclude: vec![],
+            classes: None,
+            method: Method::Auto,
+            steps: None,
+            extractors: None,
+            width: None,
+            depth: None,
+            pool: PoolKind::Random,
+            pool_file: None,
+            frequencies: None,
+            alpha: 0.5,
+            beta: 0.5,
+            init: Init::Real,
+            label_kind: LabelKind::Hard,
+            mosaic: 1,
+            augment: "none".into(),
+            image_size: None,
+            ranges: None,
+            encoding: Encoding::Source,
+            reservoir_per_class: None,
+            on_null: OnNull::Error,
+            optimizer: OptimizerKind::Adam,
+            learning_rate: None,
+            seed: 0,
+            device: "auto".into(),
+            threads: None,
+        }
+    }
+}
+
+/// The kind of value an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// Text.
+    Text,
+    /// A list of text: `['a', 'b']` or `'a,b'`.
+    List,
+    /// One of these.
+    Choice(&'static [&'static str]),
+}
+
+/// One option: its name, what it takes, and how it is read and shown.
+pub struct OptionSpec {
+    /// The name in SQL, in `SET distill.name` and, with dashes, on the command line.
+    pub name: &'static str,
+    /// The kind of value.
+    pub kind: Kind,
+    /// One or two sentences for users.
+    pub doc: &'static str,
+    set: fn(&mut Options, &Value) -> Result<()>,
+    get: fn(&Options) -> Option<String>,
+}
+
+macro_rules! spec {
+    ($name:ident, $kind:expr, $doc:literal, $set:expr, $get:expr) => {
+        OptionSpec {
+            name: stringify!($name),
+            kind: $kind,
+            doc: $doc,
+            set: |o, v| {
+                o.$name = if *v == Value::Null {
+                    Options::default().$name
+                } else {
+                    #[allow(clippy::redundant_closure_call)]
+                    ($set)(stringify!($name), v)?
+                };
+                Ok(())
+            },
+            get: |o| {
+                #[allow(clippy::redundant_closure_call)]
+                ($get)(&o.$name)
+            },
+        }
+    };
+}
+
+fn shown<T: fmt::Display>(v: &T) -> Option<String> {
+    Some(v.to_string())
+}
+fn shown_option<T: fmt::Display>(v: &Option<T>) -> Option<String> {
+    v.as_ref().map(T::to_string)
+}
+
+/// All options, in the order in which they are documented.
+pub static SPECS: &[OptionSpec] = &[
+    spec!(ipc, Kind::Integer, "Synthetic rows per class.", |n, v| int(n, v, 1, 100_000), shown),
+    spec!(
+        label,
+        Kind::Text,
+        "The label column. Default: the Hugging Face ClassLabel, else a column named label, labels, target, class, y or fine_label.",
+        text_option,
+        shown_option
+    ),
+    spec!(
+        features,
+        Kind::List,
+        "The feature columns. Default: the column of pictures or of lists of numbers.",
+        list_option,
+        shown_list_option
+    ),
+    spec!(exclude, Kind::List, "Columns that are left out of features and label.", list, |v: &Vec<String>| shown_list(
+        v
+    )),
+    spec!(
+        classes,
+        Kind::List,
+        "Keep only rows of these classes, given as label values or Hugging Face names. Default: all.",
+        list_option,
+        shown_list_option
+    ),
+    spec!(
+        method,
+        Kind::Choice(Method::VALUES),
+        "What is matched: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'.",
+        |n, v| Method::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        steps,
+        Kind::Integer,
+        "Optimizer steps. Default: by method and ipc.",
+        |n, v| int_option(n, v, 0, 10_000_000),
+        shown_option
+    ),
+    spec!(
+        extractors,
+        Kind::Integer,
+        "Frozen networks in the pool. Default: by method.",
+        |n, v| int_option(n, v, 1, 4096),
+        shown_option
+    ),
+    spec!(
+        width,
+        Kind::Integer,
+        "Channels (or units) of each extractor's layers; a multiple of 8.",
+        |n, v| int_option(n, v, 8, 4096).and_then(multiple_of_8),
+        shown_option
+    ),
+    spec!(
+        depth,
+        Kind::Integer,
+        "Blocks of each extractor. Default: from the picture's size.",
+        |n, v| int_option(n, v, 1, 8),
+        shown_option
+    ),
+    spec!(
+        pool,
+        Kind::Choice(PoolKind::VALUES),
+        "Where the extractors' weights come from: 'random', from seed.",
+        |n, v| PoolKind::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        pool_file,
+        Kind::Text,
+        "A safetensors file with the extractors' weights, in place of pool.",
+        text_option,
+        shown_option
+    ),
+    spec!(
+        frequencies,
+        Kind::Integer,
+        "Frequencies of the characteristic function per extractor. 0 leaves it out of the sketch. Default: 1024 where the method needs them.",
+        |n, v| int_option(n, v, 0, 65_536),
+        shown_option
+    ),
+    spec!(
+        alpha,
+        Kind::Number,
+        "Weight of the amplitude in the characteristic-function distance.",
+        |n, v| number(n, v, 0.0, 1e6),
+        shown
+    ),
+    spec!(
+        beta,
+        Kind::Number,
+        "Weight of the phase in the characteristic-function distance.",
+        |n, v| number(n, v, 0.0, 1e6),
+        shown
+    ),
+    spec!(
+        init,
+        Kind::Choice(Init::VALUES),
+        "What synthetic rows start from: 'real' rows of the reservoir or 'noise'.",
+        |n, v| Init::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        label_kind,
+        Kind::Choice(LabelKind::VALUES),
+        "What labels the synthetic rows carry: 'hard', one class a row.",
+        |n, v| LabelKind::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        mosaic,
+        Kind::Integer,
+        "Pictures stored in one picture, per side; 1 stores plain rows.",
+        |n, v| int(n, v, 1, 1),
+        shown
+    ),
+    spec!(
+        augment,
+        Kind::Text,
+        "Differentiable augmentation of real and synthetic rows, one fixed transform an extractor: 'none', or some of color, crop, cutout, flip, scale, rotate joined by '_'.",
+        augment,
+        shown
+    ),
+    spec!(
+        image_size,
+        Kind::Text,
+        "Resize pictures to, or read lists of numbers as pictures of, 'HxW', 'HxWxC' or 'N' (square).",
+        |n, v| image_size(n, v).map(Some),
+        shown_option
+    ),
+    spec!(
+        ranges,
+        Kind::Text,
+        "Lowest and highest value of a list column's numbers, 'low,high'. Default: 0,255 for bytes, else found by an earlier scan.",
+        |n, v| range(n, v).map(Some),
+        shown_option
+    ),
+    spec!(
+        encoding,
+        Kind::Choice(Encoding::VALUES),
+        "How synthetic pictures are written: 'source' (PNG for pictures) or 'tensor' (exact lists of f32).",
+        |n, v| Encoding::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        reservoir_per_class,
+        Kind::Integer,
+        "Real rows kept per class to start from. Default: max(ipc, 64); 0 with init => 'noise'.",
+        |n, v| int_option(n, v, 0, 1_000_000),
+        shown_option
+    ),
+    spec!(
+        on_null,
+        Kind::Choice(OnNull::VALUES),
+        "Rows whose label or feature is NULL: 'error' or 'skip'.",
+        |n, v| OnNull::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        optimizer,
+        Kind::Choice(OptimizerKind::VALUES),
+        "Optimizer of the synthetic rows: 'adam' or 'sgd'.",
+        |n, v| OptimizerKind::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        learning_rate,
+        Kind::Number,
+        "Learning rate, in units of the extractor's input. Default: by optimizer and method.",
+        |n, v| number(n, v, 0.0, 1e9).map(Some),
+        shown_option
+    ),
+    spec!(
+        seed,
+        Kind::Integer,
+        "Seed of every random draw: the same seed, input and machine give the same bytes.",
+        |n, v| int::<i64>(n, v, 0, i64::MAX).map(|s| s as u64),
+        shown
+    ),
+    spec!(device, Kind::Text, "'auto', 'cpu', 'cuda', 'cuda:N' or 'metal'.", device, shown),
+    spec!(
+        threads,
+        Kind::Integer,
+        "CPU threads of the job. Default: all cores. Doesn't change the result.",
+        |n, v| int_option(n, v, 1, 4096),
+        shown_option
+    ),
+];
+
+impl Options {
+    /// Sets option `name`; unknown names fail with the nearest one, values of the wrong type or range with what was expected.
+    pub fn set(&mut self, name: &str, value: &Value) -> Result<()> {
+        let spec = SPECS.iter().find(|s| s.name == name).ok_or_else(|| Error::UnknownOption {
+            name: name.into(),
+            hint: nearest_hint(name, SPECS.iter().map(|s| s.name)),
+        })?;
+        (spec.set)(self, value)
+    }
+
+    /// Name, value as text (`None`: chosen from the rows) and documentation of every option.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, Option<String>, &'static str)> + '_ {
+        SPECS.iter().map(|s| (s.name, (s.get)(self), s.doc))
+    }
+
+    /// The options that differ from the defaults, as `name=value` in the order of [`SPECS`].
+    pub fn changed(&self) -> Vec<(&'static str, String)> {
+        let default = Self::default();
+        SPECS
+            .iter()
+            .filter(|s| (s.get)(self) != (s.get)(&default))
+            .map(|s| (s.name, (s.get)(self).unwrap_or_default()))
+            .collect()
+    }
+
+    /// Rejects options that contradict each other.
+    pub fn check(&self) -> Result<()> {
+        if self.init == Init::Real && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
+            return Err(Error::option(
+                "reservoir_per_class",
+                format!(
+                    "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
+                    self.ipc
+                ),
+            ));
+        }
+        if self.pool_file.is_some() {
+            for (name, set) in [
+                ("extractors", self.extractors.is_some()),
+                ("width", self.width.is_some()),
+                ("depth", self.depth.is_some()),
+                ("augment", self.augment != "none"),
+            ] {
+                if set {
+                    return Err(Error::option(name, "is part of the pool file; leave it out, or leave out pool_file"));
+                }
+            }
+        }
+        if self.frequencies == Some(0) && self.method == Method::Characteristic {
+            return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
+        }
+        if self.alpha == 0.0 && self.beta == 0.0 {
+            return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
+        }
+        Ok(())
+    }
+
+    /// Real rows kept per class: `reservoir_per_class`, else what `init` needs.
+    pub fn reservoir(&self) -> usize {
+        self.reservoir_per_class.unwrap_or(if self.init == Init::Real { self.ipc.max(64) } else { 0 })
+    }
+}
+
+fn wrong(name: &str, value: &Value, expected: impl fmt::Display) -> Error {
+    Error::option(name, format!("expected {expected}, found '{value}'"))
+}
+
+fn text(name: &str, value: &Value) -> Result<String> {
+    match value {
+        Value::Text(t) if !t.is_empty() => Ok(t.clone()),
+        _ => Err(wrong(name, value, "text")),
+    }
+}
+
+fn text_option(name: &str, value: &Value) -> Result<Option<String>> {
+    text(name, value).map(Some)
+}
+
+fn int<T: TryFrom<i64>>(name: &str, value: &Value, low: i64, high: i64) -> Result<T> {
+    let expected = || wrong(name, value, format!("a whole number from {low} to {high}"));
+    let n = match value {
+        Value::Int(n) => *n,
+        Value::Float(f) if f.fract() == 0.0 && f.abs() < 9e15 => *f as i64,
+        Value::Text(t) => t.trim().parse().map_err(|_| expected())?,
+        _ => return Err(expected()),
+    };
+    if n < low || n > high {
+        return Err(expected());
+    }
+    T::try_from(n).map_err(|_| expected())
+}
+
+fn int_option(name: &str, value: &Value, low: i64, high: i64) -> Result<Option<usize>> {
+    int(name, value, low, high).map(Some)
+}
+
+fn multiple_of_8(width: Option<usize>) -> Result<Option<usize>> {
+    match width {
+        Some(w) if w % 8 != 0 => Err(Error::option("width", format!("expected a multiple of 8, found {w}"))),
+        _ => Ok(width),
+    }
+}
+
+fn number(name: &str, value: &Value, low: f64, high: f64) -> Result<f64> {
+    let n = match value {
+        Value::Int(n) => Some(*n as f64),
+        Value::Float(f) => Some(*f),
+        Value::Text(t) => t.trim().parse().ok(),
+        _ => None,
+    };
+    n.filter(|n| (low..=high).contains(n)).ok_or_else(|| wrong(name, value, format!("a number from {low} to {high}")))
+}
+
+fn list(name: &str, value: &Value) -> Result<Vec<String>> {
+    let items: Vec<String> = match value {
+        Value::Text(t) => t.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect(),
+        Value::List(items) => items.iter().map(Value::to_string).collect(),
+        Value::Int(_) | Value::Bool(_) => vec![value.to_string()],
+        _ => return Err(wrong(name, value, "a list, ['a', 'b'] or 'a,b'")),
+    };
+    if items.is_empty() { Err(wrong(name, value, "a list that is not empty")) } else { Ok(items) }
+}
+
+fn list_option(name: &str, value: &Value) -> Result<Option<Vec<String>>> {
+    list(name, value).map(Some)
+}
+
+fn shown_list(v: &[String]) -> Option<String> {
+    (!v.is_empty()).then(|| v.join(","))
+}
+
+fn shown_list_option(v: &Option<Vec<String>>) -> Option<String> {
+    v.as_ref().and_then(|v| shown_list(v))
+}
+
+fn image_size(name: &str, value: &Value) -> Result<ImageSize> {
+    let expected = || wrong(name, value, "'HxW', 'HxWxC' or 'N', with sides from 4 to 1024 and 1 or 3 channels");
+    let parts: Vec<usize> =
+        value.to_string().split('x').map(|p| p.trim().parse().map_err(|_| expected())).collect::<Result<_>>()?;
+    let size = match parts[..] {
+        [n] => ImageSize { height: n, width: n, channels: None },
+        [height, width] => ImageSize { height, width, channels: None },
+        [height, width, c] => ImageSize { height, width, channels: Some(c) },
+        _ => return Err(expected()),
+    };
+    let sides = 4..=1024;
+    if sides.contains(&size.height) && sides.contains(&size.width) && matches!(size.channels, None | Some(1 | 3)) {
+        Ok(size)
+    } else {
+        Err(expected())
+    }
+}
+
+fn range(name: &str, value: &Value) -> Result<Range> {
+    let expected = || wrong(name, value, "two numbers, 'low,high' with low < high");
+    let parts: Vec<f64> =
+        list(name, value)?.iter().map(|p| p.parse().map_err(|_| expected())).collect::<Result<_>>()?;
+    match parts[..] {
+        [low, high] if low < high && low.is_finite() && high.is_finite() => Ok(Range { low, high }),
+        _ => Err(expected()),
+    }
+}
+
+/// The transforms that `augment` may name.
+pub const AUGMENTS: &[&str] = &["color", "crop", "cutout", "flip", "scale", "rotate"];
+
+fn augment(name: &str, value: &Value) -> Result<String> {
+    let t = text(name, value)?.to_ascii_lowercase();
+    if t != "none"
+        && let Some(bad) = t.split('_').find(|part| !AUGMENTS.contains(part))
+    {
+        let hint = nearest_hint(bad, AUGMENTS.iter().copied());
+        return Err(Error::option(name, format!("'{bad}' is not a transform{hint}")));
+    }
+    Ok(t)
+}
+
+fn device(name: &str, value: &Value) -> Result<String> {
+    let t = text(name, value)?.to_ascii_lowercase();
+    let cuda_index = t.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok());
+    if cuda_index || ["auto", "cpu", "cuda", "metal"].contains(&t.as_str()) {
+        Ok(t)
+    } else {
+        Err(wrong(name, value, "'auto', 'cpu', 'cuda', 'cuda:N' or 'metal'"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: Value) -> Result<Options> {
+        let mut o = Options::default();
+        o.set(name, &value).map(|()| o)
+    }
+
+    #[test]
+    fn a_misspelt_name_fails_with_the_nearest() {
+        let e = set("icp", Value::Int(1)).unwrap_err().to_string();
+        assert_eq!(e, "unknown option 'icp' (did you mean 'ipc'?)");
+    }
+
+    #[test]
+    fn values_are_checked_for_type_and_range() {
+        assert_eq!(set("ipc", Value::Text("50".into())).unwrap().ipc, 50);
+        for (name, value, part) in [
+            ("ipc", Value::Int(0), "from 1 to"),
+            ("ipc", Value::Text("many".into()), "whole number"),
+            ("ipc", Value::Float(1.5), "whole number"),
+            ("width", Value::Int(20), "multiple of 8"),
+            ("method", Value::Text("characterstic".into()), "did you mean 'characteristic'"),
+            ("augment", Value::Text("crop_flop".into()), "did you mean 'flip'"),
+            ("device", Value::Text("tpu".into()), "cuda:N"),
+            ("ranges", Value::Text("5,1".into()), "low < high"),
+            ("image_size", Value::Text("28x28x2".into()), "1 or 3 channels"),
+        ] {
+            let e = set(name, value).unwrap_err().to_string();
+            assert!(e.contains(part) && e.contains(name), "{e}");
+        }
+    }
+
+    #[test]
+    fn null_goes_back_to_the_default_and_aliases_are_understood() {
+        let mut o = set("ipc", Value::Int(3)).unwrap();
+        o.set("ipc", &Value::Null).unwrap();
+        assert_eq!(o, Options::default());
+        assert_eq!(set("method", Value::Text("DM".into())).unwrap().method, Method::Mean);
+    }
+
+    #[test]
+    fn every_option_shown_can_be_read_back() {
+        let o = Options::default();
+        let mut back = Options::default();
+        for (name, value, _) in o.entries() {
+            if let Some(v) = value {
+                back.set(name, &Value::Text(v)).unwrap();
+            }
+        }
+        assert_eq!(o, back);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let mut o = Options { reservoir_per_class: Some(2), ..Default::default() };
+        assert!(o.check().unwrap_err().to_string().contains("reservoir_per_class"));
+        o.init = Init::Noise;
+        o.check().unwrap();
+    }
+}

@@ -1,0 +1,307 @@
+//! Columns of pictures or lists flow in, plain numbers with labels flow out.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use crate::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, LargeBinaryArray};
+use crate::arrow::buffer::NullBuffer;
+use crate::arrow::datatypes::DataType;
+use crate::error::{Error, Result};
+use crate::options::{ImageSize, OnNull, Options};
+use crate::rows::form::{append_channels_first, shape_of};
+use crate::rows::lists::{Lists, Row};
+use crate::rows::{Label, Layout, Shape, form::Order, picture};
+
+/// Decoded rows, in the input's own units (pictures 0..255), pictures channel first.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The shape of every row.
+    pub shape: Shape,
+    /// `[rows, shape.len()]`, row-major.
+    pub values: Vec<f32>,
+    /// One label a row.
+    pub labels: Vec<Label>,
+    /// Rows left out because of NULLs (`on_null => 'skip'`) or `classes`.
+    pub skipped: u64,
+}
+
+impl Rows {
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The numbers of row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.values[i * self.shape.len()..(i + 1) * self.shape.len()]
+    }
+}
+
+/// Decodes the feature and label columns of one source. Shared by threads, each with its own batches.
+#[derive(Debug)]
+pub struct Decoder {
+    label: String,
+    feature: String,
+    on_null: OnNull,
+    /// Negative labels of a Hugging Face ClassLabel mean: not labelled.
+    negative_is_null: bool,
+    classes: Option<BTreeSet<Label>>,
+    image_size: Option<ImageSize>,
+    /// `ranges`, which the numbers of lists must keep to.
+    range: Option<(f32, f32)>,
+    /// Shape and order of every row, where known before the first.
+    fixed: Option<(Shape, Order)>,
+    /// The order that the first row of nested lists had, where the type doesn't tell it.
+    order: Arc<OnceLock<Order>>,
+}
+
+/// The most numbers for which memory is asked before they are decoded.
+const RESERVED: usize = 1 << 24;
+
+/// The features of one batch.
+enum Features<'a> {
+    Pictures { structs: Option<&'a NullBuffer>, bytes: Bytes<'a> },
+    Lists(Lists),
+}
+
+/// Why a row can't be used.
+enum Unusable {
+    /// NULL, NaN or infinite: `on_null` decides.
+    Null(String),
+    /// Anything else: an error.
+    Bad(String),
+}
+
+impl Decoder {
+    /// A decoder for `layout`. The options must be those that `layout` was inferred with.
+    pub fn new(layout: &Layout, options: &Options) -> Result<Self> {
+        let fixed = match layout.static_form(options)? {
+            Some(form) => Some(form),
+            None => layout.static_shape(options).map(|shape| (shape, Order::ChannelsFirst)),
+        };
+        Ok(Self {
+            label: layout.label_name().into(),
+            feature: layout.feature_name().into(),
+            on_null: options.on_null,
+            negative_is_null: layout.class_names.is_some(),
+            classes: layout.classes(options)?,
+            image_size: options.image_size,
+            range: options.ranges.map(|range| (range.low as f32, range.high as f32)),
+            fixed,
+            order: layout.order.clone(),
+        })
+    }
+
+    /// Decodes one batch. `expected` is the shape of the rows before, where known: other sizes are an error. `place`
+    /// and `first_row` (the number of the batch's first row there) go into errors. The shape of a batch without usable rows
+    /// is `expected`, or `Vector { len: 0 }`.
+    ///
+    /// All rows of the batch are held decoded at once: keep batches of pictures short. Slices of longer batches are fine.
+    ///
+    /// Fails with [`Error::Row`] for undecodable pictures, other shapes, numbers outside `ranges`, and, unless
+    /// `on_null => 'skip'`, for NULL labels (a negative Hugging Face ClassLabel is one), NULL features and numbers that
+    /// are NULL, NaN or infinite.
+    pub fn decode(
+        &self,
+        feature: &ArrayRef,
+        label: &ArrayRef,
+        expected: Option<Shape>,
+        place: &str,
+        first_row: u64,
+    ) -> Result<Rows> {
+        if feature.len() != label.len() {
+            return Err(Error::Data(format!("{} features come with {} labels", feature.len(), label.len())));
+        }
+        let features = self.features(feature)?;
+        let labels = Label::from_array(&self.label, label)?;
+        let none = Shape::Vector { len: 0 };
+        let mut rows = Rows { shape: expected.unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
+        let mut known = expected.or(self.fixed.map(|(shape, _)| shape));
+        for (i, label) in labels.into_iter().enumerate() {
+            let error = |column: &str, message| Error::Row {
+                place: place.into(),
+                row: first_row + i as u64,
+                column: column.into(),
+                message,
+            };
+            let label = match self.usable(label) {
+                Ok(label) if self.classes.as_ref().is_some_and(|classes| !classes.contains(&label)) => {
+                    rows.skipped += 1;
+                    continue;
+                }
+                Ok(label) => label,
+                Err(_) if self.on_null == OnNull::Skip => {
+                    rows.skipped += 1;
+                    continue;
+                }
+                Err(message) => return Err(error(&self.label, message)),
+            };
+            match self.append(&features, i, known, &mut rows.values) {
+                Ok(shape) => {
+                    if rows.labels.is_empty() {
+                        rows.shape = shape;
+                        rows.values.reserve((feature.len() - i - 1).saturating_mul(shape.len()).min(RESERVED));
+                        known = Some(shape);
+                    }
+                    rows.labels.push(label);
+                }
+                Err(Unusable::Null(_)) if self.on_null == OnNull::Skip => rows.skipped += 1,
+                Err(Unusable::Null(message)) => {
+                    let way_out = "; leave such rows out with on_null => 'skip'";
+                    return Err(error(&self.feature, message + way_out));
+                }
+                Err(Unusable::Bad(message)) => return Err(error(&self.feature, message)),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The lowest and the highest of the finite numbers of a batch of lists, all its rows included; `None` where there
+    /// are none. Pictures always go from 0 to 255.
+    pub fn range_of(&self, feature: &ArrayRef) -> Result<Option<(f32, f32)>> {
+        let Features::Lists(lists) = self.features(feature)? else { return Ok(Some((0.0, 255.0))) };
+        let mut range = (f32::INFINITY, f32::NEG_INFINITY);
+        for i in 0..feature.len() {
+            if let Row::Numbers { numbers, .. } = lists.row(i) {
+                let finite = numbers.iter().filter(|v| v.is_finite());
+                range = finite.fold(range, |(low, high), v| (low.min(*v), high.max(*v)));
+            }
+        }
+        Ok((range.0 <= range.1).then_some(range))
+    }
+
+    fn features<'a>(&self, array: &'a ArrayRef) -> Result<Features<'a>> {
+        let (structs, bytes) = match array.as_struct_opt() {
+            Some(picture) => (picture.nulls(), picture.column_by_name("bytes")),
+            None => (None, Some(array)),
+        };
+        if let Some(bytes) = bytes.and_then(Bytes::of) {
+            return Ok(Features::Pictures { structs, bytes });
+        }
+        let lists = Lists::read(array)?.map(Features::Lists);
+        lists.ok_or_else(|| {
+            Error::column(&self.feature, format!("a {} holds neither pictures nor lists of numbers", array.data_type()))
+        })
+    }
+
+    fn usable(&self, label: Option<Label>) -> Result<Label, String> {
+        let way_out = "leave such rows out with on_null => 'skip'";
+        match label {
+            None => Err(format!("NULL label; {way_out}")),
+            Some(Label::Int(v)) if v < 0 && self.negative_is_null => {
+                Err(format!("label {v}: a negative Hugging Face label means that the row has none; {way_out}"))
+            }
+            Some(label) => Ok(label),
+        }
+    }
+
+    /// Appends the numbers of row `i` and returns its shape, which must be `known`. Appends nothing to rows that
+    /// `on_null` may skip.
+    fn append(
+        &self,
+        features: &Features<'_>,
+        i: usize,
+        known: Option<Shape>,
+        out: &mut Vec<f32>,
+    ) -> Result<Shape, Unusable> {
+        let same = |shape: Shape| match known {
+            Some(known) if known != shape => {
+                let way_out = match (features, known) {
+                    (Features::Pictures { .. }, Shape::Picture { channels, height, width }) => {
+                        format!(
+                            " (channels x height x width); make all alike with image_size => '{height}x{width}x{channels}'"
+                        )
+                    }
+                    _ => "; keep rows of one size in a subquery".into(),
+                };
+                Err(Unusable::Bad(format!("a {shape} where a {known} is expected{way_out}")))
+            }
+            _ => Ok(shape),
+        };
+        match features {
+            Features::Pictures { structs, bytes } => {
+                if structs.is_some_and(|nulls| nulls.is_null(i)) {
+                    return Err(Unusable::Null("NULL picture".into()));
+                }
+                let bytes = bytes.get(i).ok_or_else(|| Unusable::Null("picture whose bytes are NULL".into()))?;
+                same(picture::decode(bytes, self.image_size, out).map_err(Unusable::Bad)?)
+            }
+            Features::Lists(lists) => {
+                let (dims, numbers) = match lists.row(i) {
+                    Row::Numbers { dims, levels, numbers } => {
+                        (dims.into_iter().take(levels).collect::<Vec<_>>(), numbers)
+                    }
+                    Row::Null => return Err(Unusable::Null("NULL list, or NULL in a list".into())),
+                    Row::Ragged => return Err(Unusable::Bad("the lists of one level have different lengths".into())),
+                };
+                let (shape, order) = self.form(&dims).map_err(Unusable::Bad)?;
+                let shape = same(shape)?;
+                if let Some(v) = numbers.iter().find(|v| !v.is_finite()) {
+                    return Err(Unusable::Null(format!("{v} in a list; expected finite numbers")));
+                }
+                if let Some((low, high)) = self.range
+                    && let Some(v) = numbers.iter().find(|v| !(low..=high).contains(*v))
+                {
+                    return Err(Unusable::Bad(format!(
+                        "{v} is outside ranges => '{low},{high}'; widen it, or leave it out"
+                    )));
+                }
+                append_channels_first(numbers, shape, order, out);
+                Ok(shape)
+            }
+        }
+    }
+
+    /// Shape and order of a row of lists of the lengths `dims`.
+    fn form(&self, dims: &[usize]) -> Result<(Shape, Order), String> {
+        if let (Some((shape, order)), [n]) = (self.fixed, dims)
+            && *n == shape.len()
+        {
+            return Ok((shape, order));
+        }
+        let (shape, order) = shape_of(dims, self.image_size)?;
+        if dims.len() < 3 {
+            return Ok((shape, order));
+        }
+        let known = self.fixed.map_or_else(|| *self.order.get_or_init(|| order), |(_, order)| order);
+        if known == order {
+            Ok((shape, order))
+        } else {
+            let place = if known == Order::ChannelsFirst { "first" } else { "last" };
+            Err(format!(
+                "lists of {dims:?} where other rows have their channels {place}; keep rows of one kind in a subquery"
+            ))
+        }
+    }
+}
+
+/// A binary column of any layout.
+enum Bytes<'a> {
+    Binary(&'a BinaryArray),
+    Large(&'a LargeBinaryArray),
+    View(&'a BinaryViewArray),
+}
+
+impl<'a> Bytes<'a> {
+    fn of(array: &'a ArrayRef) -> Option<Self> {
+        match array.data_type() {
+            DataType::Binary => Some(Self::Binary(array.as_binary())),
+            DataType::LargeBinary => Some(Self::Large(array.as_binary())),
+            DataType::BinaryView => Some(Self::View(array.as_binary_view())),
+            _ => None,
+        }
+    }
+
+    fn get(&self, i: usize) -> Option<&'a [u8]> {
+        match self {
+            Self::Binary(a) => a.is_valid(i).then(|| a.value(i)),
+            Self::Large(a) => a.is_valid(i).then(|| a.value(i)),
+            Self::View(a) => a.is_valid(i).then(|| a.value(i)),
+        }
+    }
+}

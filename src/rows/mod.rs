@@ -1,0 +1,68 @@
+//! Record batches flow in and numbers with labels flow out; and back, in the source's own schema.
+
+mod decode;
+mod encode;
+mod form;
+mod hugging_face;
+mod label;
+mod layout;
+mod lists;
+mod picture;
+mod roles;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{Decoder, Rows};
+pub use encode::encode;
+pub use label::Label;
+pub use layout::{Column, FeatureKind, Layout, Role};
+
+use serde::{Deserialize, Serialize};
+
+/// The shape of one row's feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// A picture, stored as `[channels, height, width]`.
+    Picture {
+        /// 1 (grey) or 3 (RGB).
+        channels: usize,
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+    },
+    /// A vector of numbers.
+    Vector {
+        /// How many.
+        len: usize,
+    },
+}
+
+impl Shape {
+    /// Numbers in one row.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        match self {
+            Shape::Picture { channels, height, width } => channels * height * width,
+            Shape::Vector { len } => len,
+        }
+    }
+
+    /// The dimensions of one row: `[channels, height, width]` or `[len]`.
+    pub fn dims(self) -> Vec<usize> {
+        match self {
+            Shape::Picture { channels, height, width } => vec![channels, height, width],
+            Shape::Vector { len } => vec![len],
+        }
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Shape::Picture { channels, height, width } => write!(f, "{channels}x{height}x{width} picture"),
+            Shape::Vector { len } => write!(f, "vector of {len}"),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::arrow::array::RecordBatch;
+use crate::arrow::datatypes::Schema;
+use crate::parquet::arrow::ArrowWriter;
+use crate::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use crate::sketch::header::tests::header;
+
+fn sketch(header: &Header, rows: u64) -> ClassSketch {
+    let mut s = ClassSketch::empty(header);
+    s.count = rows;
+    for (m, member) in s.members.iter_mut().enumerate() {
+        for r in 0..rows {
+            let value = r as f32 + m as f32 * 0.25 - 3.0;
+            s.clipped += member.add_embedding(&vec![value * 1000.0; header.recipe.feature_len()]);
+            crate::sketch::sincos::add(&vec![value; header.frequencies], &mut member.cos, &mut member.sin);
+        }
+    }
+    for r in 0..rows {
+        let values = vec![r as f32; header.recipe.shape.len()];
+        s.reservoir.offer(Reservoir::hash(header.frequency_seed, &values), 1, &values);
+    }
+    s
+}
+
+fn sketches() -> (Header, Vec<ClassSketch>) {
+    let header = header();
+    let sketches = [0, 1, 8].map(|rows| sketch(&header, rows)).to_vec();
+    (header, sketches)
+}
+
+fn read_all(array: &StructArray, header: &Header) -> Vec<ClassSketch> {
+    (0..array.len())
+        .map(|row| {
+            let (read_header, sketch) = from_array(array, row).unwrap();
+            assert_eq!(&read_header, header);
+            sketch
+        })
+        .collect()
+}
+
+#[test]
+fn sketches_survive_arrow_and_slices() {
+    let (header, sketches) = sketches();
+    let array = to_array(&header, &sketches).unwrap();
+    assert_eq!(array.data_type(), &data_type());
+    assert!(sketches[2].clipped > 0);
+    assert_eq!(read_all(&array, &header), sketches);
+    assert_eq!(read_all(&array.slice(1, 2), &header), sketches[1..]);
+    assert_eq!(to_array(&header, &[]).unwrap().len(), 0);
+}
+
+#[test]
+fn sketches_survive_parquet() {
+    let (header, sketches) = sketches();
+    let array: ArrayRef = Arc::new(to_array(&header, &sketches).unwrap());
+    let schema = Arc::new(Schema::new(vec![Field::new("sketch", data_type(), true)]));
+    let mut bytes = vec![];
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), None).unwrap();
+    writer.write(&RecordBatch::try_new(schema, vec![array]).unwrap()).unwrap();
+    writer.close().unwrap();
+    for skip_metadata in [false, true] {
+        let options =
+            crate::parquet::arrow::arrow_reader::ArrowReaderOptions::new().with_skip_arrow_metadata(skip_metadata);
+        let file = tempfile(&bytes);
+        let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap().build().unwrap();
+        let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+        let read: Vec<ClassSketch> = batches.iter().flat_map(|b| read_all(b.column(0).as_struct(), &header)).collect();
+        assert_eq!(read, sketches);
+    }
+}
+
+/// `array` with field `name` replaced.
+fn with(array: &StructArray, name: &str, column: ArrayRef) -> StructArray {
+    let (mut fields, mut columns) = (vec![], vec![]);
+    for (field, old) in array.fields().iter().zip(array.columns()) {
+        let new = if field.name() == name { column.clone() } else { old.clone() };
+        fields.push(Field::new(field.name(), new.data_type().clone(), true));
+        columns.push(new);
+    }
+    StructArray::try_new(fields.into(), columns, None).unwrap()
+}
+
+#[test]
+fn damage_is_an_error_that_names_the_field() {
+    let header = header();
+    let good = sketch(&header, 5);
+    let array = to_array(&header, std::slice::from_ref(&good)).unwrap();
+    let int = |v: i64| Arc::new(Int64Array::from(vec![v])) as ArrayRef;
+    let text = |v: &str| Arc::new(StringArray::from(vec![v])) as ArrayRef;
+    let recipe = |change: fn(&mut crate::extract::PoolRecipe)| {
+        let mut recipe = header.recipe.clone();
+        change(&mut recipe);
+        text(&serde_json::to_string(&recipe).unwrap())
+    };
+    let changed = |change: fn(&mut ClassSketch), name: &str| {
+        let mut s = good.clone();
+        change(&mut s);
+        to_array(&header, &[s]).unwrap().column_by_name(name).unwrap().clone()
+    };
+    let cases: Vec<(&str, ArrayRef, &str)> = vec![
+        ("format", text("datafusion-distill/sketch/9"), "this version reads 'datafusion-distill/sketch/1'"),
+        ("pool", Arc::new(StringArray::from(vec![None::<&str>])), "NULL"),
+        ("recipe", text("{"), "recipe"),
+        ("recipe", recipe(|r| r.extractors = 1 << 40), "impossible sizes"),
+        ("recipe", recipe(|r| r.extractors = 4), "the recipe says 4"),
+        ("recipe", recipe(|r| r.width = 16), "expected 16"),
+        ("recipe", recipe(|r| r.scaling.scale = 0.0), "affine"),
+        ("frequencies", int(5), "expected 5"),
+        ("frequencies", int(i64::MAX), "from 0 to"),
+        ("cos_scale", Arc::new(Float64Array::from(vec![f64::NAN])), "cos_scale"),
+        ("count", int(-1), "found -1"),
+        ("count", int(0), "too large for 0 rows"),
+        ("count", int(2), "in a sketch of 2 rows"),
+        ("count", text("many"), "count"),
+        ("clipped", int(i64::MIN), "clipped"),
+        ("reservoir_capacity", int(2), "its capacity is 2"),
+        ("extractors", text("x"), "extractors"),
+        ("extractors", changed(|s| s.members[1].sin[2] = i64::MIN, "extractors"), "extractors[1].sin"),
+        ("extractors", changed(|s| s.members[0].cos.truncate(1), "extractors"), "extractors[0].cos"),
+        ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = f32::NAN, "reservoir"), "finite"),
+        ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = 77.0, "reservoir"), "hash"),
+        ("reservoir", changed(|s| s.reservoir.rows.reverse(), "reservoir"), "order"),
+        ("reservoir", changed(|s| s.reservoir.rows[1].copies = 6, "reservoir"), "6 copies"),
+        ("reservoir", changed(|s| s.reservoir.rows[1].values.truncate(2), "reservoir"), "expected 6"),
+    ];
+    for (name, column, part) in cases {
+        let e = from_array(&with(&array, name, column), 0).unwrap_err().to_string();
+        assert!(e.contains(part), "{name}: {e}");
+    }
+    assert!(from_array(&array, 1).is_err());
+    let none = StructArray::new_null(fields(), 1);
+    assert!(from_array(&none, 0).unwrap_err().to_string().contains("NULL"));
+    let other = StructArray::from(vec![(Arc::new(field("bytes", DataType::Int64)), int(1))]);
+    assert!(from_array(&other, 0).unwrap_err().to_string().contains("not a sketch"));
+}
+
+fn tempfile(bytes: &[u8]) -> std::fs::File {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}

@@ -1,0 +1,58 @@
+//! Features and classes flow in, exact additive sums flow out: the only thing the optimizer knows of the real rows.
+
+mod arrow_form;
+mod header;
+pub mod needs;
+pub(crate) mod projection;
+mod reservoir;
+pub(crate) mod sincos;
+mod sketcher;
+mod sums;
+
+pub use arrow_form::{data_type, from_array, to_array};
+pub use header::{FORMAT, Header};
+pub use projection::NORM_EPSILON;
+pub use reservoir::{Kept, Reservoir};
+pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
+pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::rows::Label;
+
+/// The sketches of all classes of a source, made with one header.
+#[derive(Clone, Debug)]
+pub struct Sketches {
+    /// What they were made with.
+    pub header: Header,
+    /// One sketch a class.
+    pub classes: BTreeMap<Label, ClassSketch>,
+}
+
+impl Sketches {
+    /// Sketches of no class yet.
+    pub fn new(header: Header) -> Self {
+        Self { header, classes: BTreeMap::new() }
+    }
+
+    /// Adds the sketch of one class made with `header`; refuses one that doesn't belong with those that are there.
+    pub fn add(&mut self, label: Label, header: &Header, sketch: ClassSketch) -> Result<()> {
+        self.header.join(header)?;
+        match self.classes.entry(label) {
+            std::collections::btree_map::Entry::Vacant(slot) => {
+                slot.insert(sketch);
+                Ok(())
+            }
+            std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(&sketch),
+        }
+    }
+
+    /// Rows of all classes.
+    pub fn count(&self) -> u64 {
+        self.classes.values().map(|c| c.count).sum()
+    }
+}
+
+#[cfg(test)]
+pub(crate) use header::tests::header as test_header;

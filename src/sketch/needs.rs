@@ -1,0 +1,28 @@
+//! The options flow in; what the sketch has to hold for them flows out.
+
+use crate::options::{Method, Options};
+
+/// Frequencies per extractor where the method needs them and the option doesn't say.
+pub const DEFAULT_FREQUENCIES: usize = 1024;
+
+/// Frequencies per extractor that the sketch carries: `frequencies`, else what `method` needs. `auto` needs them.
+pub fn frequencies(options: &Options) -> usize {
+    options.frequencies.unwrap_or(match options.method {
+        Method::Mean => 0,
+        Method::Auto | Method::Characteristic => DEFAULT_FREQUENCIES,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_methods_that_use_the_characteristic_function_pay_for_frequencies() {
+        let of = |method, frequencies| super::frequencies(&Options { method, frequencies, ..Options::default() });
+        assert_eq!(of(Method::Mean, None), 0);
+        assert_eq!(of(Method::Characteristic, None), DEFAULT_FREQUENCIES);
+        assert_eq!(of(Method::Mean, Some(16)), 16);
+        assert_eq!(of(Method::Auto, Some(0)), 0);
+    }
+}

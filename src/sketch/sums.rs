@@ -1,0 +1,217 @@
+//! Per-row contributions flow in, rounded once to fixed point; integer sums flow out.
+//!
+//! Integer addition is associative: any order, any split and any merge tree of the same rows give the same bits.
+
+use crate::error::{Error, Result};
+use crate::sketch::sincos::fixed;
+use crate::sketch::{Header, Kept, Reservoir};
+
+/// Fixed-point units per 1.0 of an embedding.
+pub const EMBEDDING_SCALE: f64 = (1u64 << 20) as f64;
+/// Embeddings are clipped to +-this, and the clipped values counted.
+pub const EMBEDDING_BOUND: f32 = 4096.0;
+/// Fixed-point units per 1.0 of a cosine or sine.
+pub const COS_SCALE: f64 = (1u64 << 30) as f64;
+/// Most rows in one sketch: with it no sum can overflow (2^30 rows of at most 2^32 units each).
+pub const MAX_COUNT: u64 = 1 << 30;
+
+/// The sums of one extractor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberSums {
+    /// `[feature_len]` sums of embeddings, in units of 1 / [`EMBEDDING_SCALE`].
+    pub embedding: Vec<i64>,
+    /// `[frequencies]` sums of cosines, in units of 1 / [`COS_SCALE`].
+    pub cos: Vec<i64>,
+    /// `[frequencies]` sums of sines, in units of 1 / [`COS_SCALE`].
+    pub sin: Vec<i64>,
+}
+
+impl MemberSums {
+    /// The sums of no rows.
+    pub fn zeros(feature_len: usize, frequencies: usize) -> Self {
+        Self { embedding: vec![0; feature_len], cos: vec![0; frequencies], sin: vec![0; frequencies] }
+    }
+
+    fn lengths(&self) -> [usize; 3] {
+        [self.embedding.len(), self.cos.len(), self.sin.len()]
+    }
+
+    fn merge(&mut self, other: &MemberSums) {
+        for (to, from) in
+            [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
+        {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+    }
+
+    /// Adds one row's embedding `[feature_len]`; gives how many of its values were clipped. The values must be finite.
+    pub(crate) fn add_embedding(&mut self, features: &[f32]) -> u64 {
+        let mut clipped = 0;
+        for (sum, value) in self.embedding.iter_mut().zip(features) {
+            let inside = value.clamp(-EMBEDDING_BOUND, EMBEDDING_BOUND);
+            clipped += u64::from(inside != *value);
+            *sum += fixed(f64::from(inside) * EMBEDDING_SCALE);
+        }
+        clipped
+    }
+}
+
+/// The sketch of one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassSketch {
+    /// Rows.
+    pub count: u64,
+    /// Embedding values that were clipped.
+    pub clipped: u64,
+    /// One entry an extractor.
+    pub members: Vec<MemberSums>,
+    /// Real rows, bottom-k by content hash.
+    pub reservoir: Reservoir,
+}
+
+impl ClassSketch {
+    /// The sketch of no rows.
+    pub fn empty(header: &Header) -> Self {
+        let zeros = MemberSums::zeros(header.recipe.feature_len(), header.frequencies);
+        Self {
+            count: 0,
+            clipped: 0,
+            members: vec![zeros; header.recipe.extractors],
+            reservoir: Reservoir::new(header.reservoir),
+        }
+    }
+
+    /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
+    pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
+        let shape = |s: &ClassSketch| {
+            let members: Vec<_> = s.members.iter().map(MemberSums::lengths).collect();
+            (members, s.reservoir.capacity)
+        };
+        if shape(self) != shape(other) {
+            let shown = |s: &ClassSketch| {
+                let [features, frequencies, _] = s.members.first().map_or([0; 3], MemberSums::lengths);
+                let (extractors, kept) = (s.members.len(), s.reservoir.capacity);
+                format!("{extractors} extractors, {features} features, {frequencies} frequencies, reservoir of {kept}")
+            };
+            return Err(Error::Sketch(format!(
+                "sketches of different shapes don't merge: {} here, {} there",
+                shown(self),
+                shown(other)
+            )));
+        }
+        self.count = count_after(self.count, other.count)?;
+        self.clipped = self.clipped.saturating_add(other.clipped);
+        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
+        self.reservoir.merge(&other.reservoir);
+        Ok(())
+    }
+
+    /// Mean embedding of extractor `member`, `[feature_len]`; zeros for no rows. Panics if there is no such extractor.
+    pub fn mean(&self, member: usize) -> Vec<f32> {
+        self.means(&self.members[member].embedding, EMBEDDING_SCALE)
+    }
+
+    /// Empirical characteristic function of extractor `member`: `(real, imaginary)`, `[frequencies]` each; zeros for no rows.
+    /// Panics if there is no such extractor.
+    pub fn characteristic(&self, member: usize) -> (Vec<f32>, Vec<f32>) {
+        let sums = &self.members[member];
+        (self.means(&sums.cos, COS_SCALE), self.means(&sums.sin, COS_SCALE))
+    }
+
+    fn means(&self, sums: &[i64], scale: f64) -> Vec<f32> {
+        let unit = self.count.max(1) as f64 * scale;
+        sums.iter().map(|s| (*s as f64 / unit) as f32).collect()
+    }
+
+    /// Bytes of memory it holds.
+    pub fn bytes(&self) -> usize {
+        let members = self.members.iter().map(|m| bytes_of_member(m.embedding.len(), m.cos.len())).sum::<usize>();
+        let rows = self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len()).sum::<usize>();
+        size_of::<Self>() + members + rows
+    }
+
+    /// Bytes of memory the sketch of one class with `header` can grow to.
+    pub fn bytes_of(header: &Header) -> usize {
+        let member = bytes_of_member(header.recipe.feature_len(), header.frequencies);
+        let row = size_of::<Kept>() + 4 * header.recipe.shape.len();
+        size_of::<Self>() + header.recipe.extractors * member + header.reservoir * row
+    }
+}
+
+fn bytes_of_member(feature_len: usize, frequencies: usize) -> usize {
+    size_of::<MemberSums>() + 8 * (feature_len + 2 * frequencies)
+}
+
+/// The count of a class after `more` rows, if no sum can overflow with it.
+pub(crate) fn count_after(count: u64, more: u64) -> Result<u64> {
+    count.checked_add(more).filter(|n| *n <= MAX_COUNT).ok_or_else(|| {
+        Error::Sketch(format!(
+            "a class of {count} and {more} more rows; a sketch holds at most {MAX_COUNT} a class: sample the source"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sketch(rows: &[[f32; 2]]) -> ClassSketch {
+        let mut s =
+            ClassSketch { count: 0, clipped: 0, members: vec![MemberSums::zeros(2, 2)], reservoir: Reservoir::new(2) };
+        for row in rows {
+            s.count = count_after(s.count, 1).unwrap();
+            s.clipped += s.members[0].add_embedding(row);
+            let MemberSums { cos, sin, .. } = &mut s.members[0];
+            crate::sketch::sincos::add(row, cos, sin);
+            s.reservoir.offer(Reservoir::hash(1, row), 1, row);
+        }
+        s
+    }
+
+    proptest! {
+        #[test]
+        fn merging_parts_gives_the_sketch_of_the_whole(
+            rows in prop::collection::vec(prop::array::uniform2(-5000f32..5000f32), 0..40),
+            cut in 0usize..40,
+        ) {
+            let (a, b) = rows.split_at(cut.min(rows.len()));
+            let mut merged = sketch(b);
+            merged.merge(&sketch(a)).unwrap();
+            prop_assert_eq!(merged, sketch(&rows));
+        }
+    }
+
+    #[test]
+    fn means_are_those_of_the_rows_and_clipped_values_are_counted() {
+        let s = sketch(&[[1.5, -0.25], [0.5, 5000.0]]);
+        assert_eq!(s.mean(0), [1.0, (-0.25 + EMBEDDING_BOUND) / 2.0]);
+        assert_eq!((s.count, s.clipped), (2, 1));
+        let (re, im) = s.characteristic(0);
+        assert!((f64::from(re[0]) - (1.5f64.cos() + 0.5f64.cos()) / 2.0).abs() < 2e-7);
+        assert!((f64::from(im[0]) - (1.5f64.sin() + 0.5f64.sin()) / 2.0).abs() < 2e-7);
+        assert_eq!(sketch(&[]).mean(0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn too_many_rows_and_other_shapes_are_refused_and_change_nothing() {
+        let mut full = sketch(&[[1.0, 2.0]]);
+        full.count = MAX_COUNT;
+        let before = full.clone();
+        let e = full.merge(&sketch(&[[1.0, 2.0]])).unwrap_err().to_string();
+        assert!(e.contains("at most 1073741824"), "{e}");
+        let mut narrow = sketch(&[]);
+        narrow.members[0].cos.pop();
+        narrow.members[0].sin.pop();
+        let e = full.merge(&narrow).unwrap_err().to_string();
+        assert!(e.contains("2 frequencies") && e.contains("1 frequencies"), "{e}");
+        assert_eq!(full, before);
+    }
+
+    #[test]
+    fn the_largest_count_of_the_largest_values_does_not_overflow() {
+        let most = i128::from(fixed(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE)) * i128::from(MAX_COUNT);
+        assert!(most < i128::from(i64::MAX) && (COS_SCALE as i128) * i128::from(MAX_COUNT) < i128::from(i64::MAX));
+    }
+}

@@ -1,0 +1,270 @@
+//! One sketch a class flows in, synthetic rows in the source's schema flow out.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use datafusion::common::cast::as_struct_array;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet, Time};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
+    Partitioning, PlanProperties, ReplaceChildrenOptions, project_schema,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::cpu::pool_time;
+use super::fold::{no_rows, too_many_classes};
+use super::job::{CLASS, CancelOnDrop, Job, SKETCH, only_child};
+use super::progress::{Event, Notify};
+use crate::arrow::compute::SortOptions;
+use crate::arrow::datatypes::SchemaRef;
+use crate::arrow::record_batch::RecordBatch;
+use crate::error::Error;
+use crate::rows::{self, Label};
+use crate::sketch::{self, Sketches};
+use crate::synthesize::synthesize;
+
+/// Optimizes the synthetic rows against the sketches of all classes.
+#[derive(Debug)]
+pub(super) struct DistillExec {
+    job: Arc<Job>,
+    /// Columns `[class, sketch]`.
+    input: Arc<dyn ExecutionPlan>,
+    /// The whole rows' schema.
+    schema: SchemaRef,
+    /// The columns asked for; the rows are made whole all the same.
+    projection: Option<Vec<usize>>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl DistillExec {
+    pub(super) fn try_new(
+        job: Arc<Job>,
+        input: Arc<dyn ExecutionPlan>,
+        schema: SchemaRef,
+        projection: Option<Vec<usize>>,
+    ) -> Result<Self> {
+        let projected = project_schema(&schema, projection.as_ref())?;
+        let label = job.layout.label;
+        let position = projection.as_ref().map_or(Some(label), |p| p.iter().position(|i| *i == label));
+        let sorted = position.map(|i| PhysicalSortExpr {
+            expr: Arc::new(Column::new(projected.field(i).name(), i)),
+            options: SortOptions { descending: false, nulls_first: false },
+        });
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new_with_orderings(projected, sorted.map(|s| vec![s])),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Ok(Self {
+            job,
+            input,
+            schema,
+            projection,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let options = &self.job.options;
+        vec![
+            ("source", self.job.source.clone()),
+            ("ipc", options.ipc.to_string()),
+            ("method", options.method.to_string()),
+            ("steps", options.steps.map_or("by method".into(), |s| s.to_string())),
+            ("seed", options.seed.to_string()),
+            ("roles", format!("[{}]", self.job.roles())),
+        ]
+    }
+}
+
+impl DisplayAs for DistillExec {
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut facts = self.facts().into_iter().map(|(name, value)| format!("{name}={value}"));
+        match t {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(f, "DistillExec: {}", facts.collect::<Vec<_>>().join(", "))
+            }
+            DisplayFormatType::TreeRender => facts.try_for_each(|fact| writeln!(f, "{fact}")),
+        }
+    }
+}
+
+impl ExecutionPlan for DistillExec {
+    fn name(&self) -> &str {
+        "DistillExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![Distribution::SinglePartition])
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
+        Ok(Arc::new(Self::try_new(job, only_child(children)?, schema, self.projection.clone())?))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(0, Arc::clone(&context))?;
+        let new = || MetricBuilder::new(&self.metrics);
+        let run = Run {
+            job: Arc::clone(&self.job),
+            schema: Arc::clone(&self.schema),
+            projection: self.projection.clone(),
+            classes: new().counter("classes", partition),
+            steps: new().counter("steps", partition),
+            optimize: new().subset_time("optimize_time", partition),
+            peak: new().peak_memory_usage("peak_reserved", partition),
+            output_rows: new().output_rows(partition),
+            context,
+        };
+        let batches = futures::stream::once(run.batches(input));
+        let stream = batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// One execution.
+struct Run {
+    job: Arc<Job>,
+    context: Arc<TaskContext>,
+    schema: SchemaRef,
+    projection: Option<Vec<usize>>,
+    classes: Count,
+    steps: Count,
+    optimize: Time,
+    peak: Gauge,
+    output_rows: Count,
+}
+
+impl Run {
+    async fn batches(self, input: SendableRecordBatchStream) -> Result<Vec<RecordBatch>> {
+        let cancel = CancelOnDrop::default();
+        let reservation = MemoryConsumer::new("Distill").register(self.context.memory_pool());
+        let sketches = self.collect(input, &reservation).await?;
+        self.classes.add(sketches.classes.len());
+        let rows = self.synthesize(sketches, &cancel, &reservation).await?;
+        self.output_rows.add(rows.num_rows());
+        let rows = match &self.projection {
+            Some(columns) => rows.project(columns)?,
+            None => rows,
+        };
+        let size = self.context.session_config().batch_size();
+        let slices = (0..rows.num_rows()).step_by(size);
+        Ok(slices.map(|start| rows.slice(start, size.min(rows.num_rows() - start))).collect())
+    }
+
+    /// All sketches, sorted by label.
+    async fn collect(&self, mut input: SendableRecordBatchStream, reservation: &MemoryReservation) -> Result<Sketches> {
+        let mut all: Option<Sketches> = None;
+        while let Some(batch) = input.next().await.transpose()? {
+            let label_name = self.job.label_name().to_string();
+            let so_far = all.take();
+            let add = move || {
+                let mut all = so_far;
+                let labels = Label::from_array(&label_name, batch.column(CLASS))?;
+                let column = as_struct_array(batch.column(SKETCH))?;
+                for (row, label) in labels.into_iter().enumerate() {
+                    let Some(label) = label else { continue };
+                    let (header, sketch) = sketch::from_array(column, row)?;
+                    all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, &header, sketch)?;
+                }
+                Ok(all)
+            };
+            all = self.job.run(add).await?;
+            if let Some(all) = &all {
+                too_many_classes(&self.job, all.classes.len())?;
+                self.reserve(reservation, all.classes.values().map(|s| s.bytes()).sum())?;
+            }
+        }
+        let sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        if let (1, Some(only)) = (sketches.classes.len(), sketches.classes.keys().next()) {
+            return Err(Error::Data(format!(
+                "distill: {} has one class only, {} in column '{}'; at least two are needed",
+                self.job.source,
+                self.job.layout.class_name(only),
+                self.job.label_name()
+            ))
+            .into());
+        }
+        Ok(sketches)
+    }
+
+    async fn synthesize(
+        &self,
+        sketches: Sketches,
+        cancel: &CancelOnDrop,
+        reservation: &MemoryReservation,
+    ) -> Result<RecordBatch> {
+        // The rows, their gradients, the optimizer's two moments and the best state.
+        let row = sketches.header.recipe.shape.len() * size_of::<f32>();
+        let rows = self.job.options.ipc * sketches.classes.len();
+        self.reserve(reservation, reservation.size() + 5 * row * rows)?;
+
+        let workers = self.job.workers()?;
+        let before = pool_time(&workers);
+        let notify = Notify::of(&self.context);
+        let (job, schema, steps, flag) =
+            (Arc::clone(&self.job), Arc::clone(&self.schema), self.steps.clone(), cancel.flag());
+        let work = move || {
+            let mut observe = |progress| {
+                steps.add(1);
+                notify.send(Event::Step(progress));
+                if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let rows = synthesize(&sketches, &job.options, &mut observe)?;
+            let batch = rows::encode(&job.layout, &job.options, rows.shape, &rows.values, &rows.labels)?;
+            Ok(RecordBatch::try_new(schema, batch.columns().to_vec())?)
+        };
+        let batch = self.job.run(work).await?;
+        self.optimize.add_duration(pool_time(&workers).saturating_sub(before));
+        Ok(batch)
+    }
+
+    fn reserve(&self, reservation: &MemoryReservation, bytes: usize) -> Result<()> {
+        let reserved = reservation.try_resize(bytes);
+        self.peak.set_max(reservation.size());
+        reserved.map_err(|e| {
+            e.context(format!("distill: optimizing the rows of {} doesn't fit into memory", self.job.source))
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Batches of pictures or numbers with labels flow in, one sketch a class and partition flows out: the one pass over the data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
+    InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::TryStreamExt;
+
+use super::fold::{Fold, Metrics, Shared};
+use super::job::Job;
+use super::locate::Locator;
+use crate::extract::PoolRecipe;
+use crate::rows::Shape;
+use crate::sketch::{ClassSketch, Header, MICRO_BATCH, needs};
+
+/// Decodes rows, runs them through the frozen extractors and folds their features into sketches, micro-batch by micro-batch
+/// on the job's own threads. Emits `(class, sketch)` at the end of its input.
+///
+/// Features never travel between operators: those of 100 extractors are 400 KB a row.
+pub(super) struct ExtractExec {
+    job: Arc<Job>,
+    /// Columns `[feature, label]`.
+    input: Arc<dyn ExecutionPlan>,
+    /// The scan that finds the range of values, where one is needed.
+    range: Option<Arc<dyn ExecutionPlan>>,
+    /// The shape of the rows as far as planning knows it: for EXPLAIN only, the run goes by the rows.
+    shape: Option<Shape>,
+    locator: Option<Locator>,
+    shared: Arc<Shared>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ExtractExec {
+    pub(super) fn new(
+        job: Arc<Job>,
+        input: Arc<dyn ExecutionPlan>,
+        range: Option<Arc<dyn ExecutionPlan>>,
+        shape: Option<Shape>,
+        locator: Option<Locator>,
+    ) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(job.sketch_schema()),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self {
+            job,
+            input,
+            range,
+            shape,
+            locator,
+            shared: Arc::default(),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// The extractors and the sketch, as far as planning knows them.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let options = &self.job.options;
+        let at_run = || "known at run".to_string();
+        let recipe = self.shape.and_then(|shape| {
+            let range = self.job.layout.static_range(options).unwrap_or((0.0, 1.0));
+            PoolRecipe::choose(shape, range, options).ok()
+        });
+        let frequencies = needs::frequencies(options);
+        let of = |f: fn(&PoolRecipe) -> String| recipe.as_ref().map_or_else(at_run, f);
+        let bytes = recipe.clone().map(|recipe| {
+            ClassSketch::bytes_of(&Header {
+                pool: String::new(),
+                recipe,
+                frequencies,
+                frequency_seed: options.seed,
+                reservoir: options.reservoir(),
+                numerics: String::new(),
+            })
+        });
+        vec![
+            ("rows", self.shape.map_or_else(at_run, |s| s.to_string())),
+            ("extractors", of(|r| r.extractors.to_string())),
+            ("width", of(|r| r.width.to_string())),
+            ("depth", of(|r| r.depth.to_string())),
+            ("features", of(|r| r.feature_len().to_string())),
+            ("frequencies", frequencies.to_string()),
+            ("sketch_bytes_per_class", bytes.map_or_else(at_run, |b| b.to_string())),
+            ("micro_batch", MICRO_BATCH.to_string()),
+            ("scans", if self.range.is_some() { "2 (range, sketch)" } else { "1" }.to_string()),
+        ]
+    }
+}
+
+impl fmt::Debug for ExtractExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtractExec").field("job", &self.job).field("input", &self.input).finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for ExtractExec {
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut facts = self.facts().into_iter().map(|(name, value)| format!("{name}={value}"));
+        match t {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(f, "ExtractExec: {}", facts.collect::<Vec<_>>().join(", "))
+            }
+            DisplayFormatType::TreeRender => facts.try_for_each(|fact| writeln!(f, "{fact}")),
+        }
+    }
+}
+
+impl ExecutionPlan for ExtractExec {
+    fn name(&self) -> &str {
+        "ExtractExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        std::iter::once(&self.input).chain(&self.range).collect()
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        let range = self.range.iter().map(|_| Distribution::SinglePartition);
+        InputDistributionRequirements::new(
+            std::iter::once(Distribution::UnspecifiedDistribution).chain(range).collect(),
+        )
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut children = children.into_iter();
+        let input = children.next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self::new(Arc::clone(&self.job), input, children.next(), self.shape, self.locator.clone())))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let fold = Fold {
+            job: Arc::clone(&self.job),
+            shared: Arc::clone(&self.shared),
+            context,
+            range: self.range.clone(),
+            locator: self.locator.clone(),
+            schema: self.schema(),
+            metrics: Metrics::new(&self.metrics, partition),
+        };
+        let batches = futures::stream::once(fold.run(input));
+        let stream = batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}

@@ -1,0 +1,209 @@
+//! What all operators of one job share: its layout, options and worker threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use datafusion::common::{DataFusionError, internal_datafusion_err};
+use datafusion::physical_plan::ExecutionPlan;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use tokio::sync::oneshot;
+
+use super::cpu::thread_time;
+use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use crate::arrow::record_batch::RecordBatch;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::rows::{Decoder, Layout, Role, Rows, Shape};
+use crate::sketch::MICRO_BATCH;
+use crate::{extract, sketch};
+
+/// Most distinct labels of a job: more are taken for a mistake (an id column).
+pub(super) const MAX_CLASSES: usize = 10_000;
+
+/// Positions in the operators' own batches, `[class, sketch]`.
+pub(super) const CLASS: usize = 0;
+/// See [`CLASS`].
+pub(super) const SKETCH: usize = 1;
+
+/// Positions in the source's batches once projected to what the job reads, `[feature, label]`.
+const FEATURE: usize = 0;
+const LABEL: usize = 1;
+
+/// Fewest rows that are worth a decoding task of their own.
+const DECODE_ROWS: usize = 16;
+
+/// One call of `distill`.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The columns' roles.
+    pub(super) layout: Layout,
+    /// The options.
+    pub(super) options: Options,
+    /// The source's name in messages.
+    pub(super) source: String,
+    decoder: Decoder,
+    workers: OnceLock<Result<Arc<ThreadPool>, String>>,
+}
+
+impl Job {
+    pub(super) fn new(layout: Layout, options: Options, source: String) -> Result<Self> {
+        // A device that isn't there is an error of the query, not of its run.
+        extract::device(&options.device)?;
+        let decoder = Decoder::new(&layout, &options)?;
+        Ok(Self { layout, options, source, decoder, workers: OnceLock::new() })
+    }
+
+    /// The schema of the rows between extract and optimize: a class and its sketch.
+    pub(super) fn sketch_schema(&self) -> SchemaRef {
+        let label = self.layout.schema.field(self.layout.label).data_type().clone();
+        let class = Field::new("class", label, false);
+        Arc::new(Schema::new(vec![class, Field::new("sketch", sketch::data_type(), true)]))
+    }
+
+    /// The type of the label column.
+    pub(super) fn label_type(&self) -> &DataType {
+        self.layout.schema.field(self.layout.label).data_type()
+    }
+
+    /// The name of the label column.
+    pub(super) fn label_name(&self) -> &str {
+        self.layout.schema.field(self.layout.label).name()
+    }
+
+    /// The labels of a projected batch, for a look before it is decoded.
+    pub(super) fn labels(&self, batch: &RecordBatch) -> Result<Vec<Option<crate::rows::Label>>> {
+        crate::rows::Label::from_array(self.label_name(), batch.column(LABEL))
+    }
+
+    /// `batch` in slices of as many micro-batches as there are threads to take one each: what is decoded at a time.
+    pub(super) fn slices(&self, batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + Send + use<> {
+        let (batch, step) = (batch.clone(), MICRO_BATCH * self.threads());
+        let starts = (0..batch.num_rows()).step_by(step);
+        starts.map(move |start| batch.slice(start, step.min(batch.num_rows() - start)))
+    }
+
+    /// Decodes a projected batch, row by row.
+    pub(super) fn decode(
+        &self,
+        batch: &RecordBatch,
+        expected: Option<Shape>,
+        place: &str,
+        first_row: u64,
+    ) -> Result<Rows> {
+        self.decoder.decode(batch.column(FEATURE), batch.column(LABEL), expected, place, first_row)
+    }
+
+    /// Decodes a projected batch on the current rayon pool; with the CPU time it took.
+    pub(super) fn decode_in_parallel(
+        &self,
+        batch: &RecordBatch,
+        expected: Option<Shape>,
+        first_row: u64,
+    ) -> Result<(Rows, Duration)> {
+        let step = batch.num_rows().div_ceil(rayon::current_num_threads()).max(DECODE_ROWS);
+        let starts: Vec<usize> = (0..batch.num_rows()).step_by(step).collect();
+        let parts: Vec<(Rows, Duration)> = starts
+            .into_par_iter()
+            .map(|start| {
+                let begin = thread_time();
+                let part = batch.slice(start, step.min(batch.num_rows() - start));
+                let rows = self.decode(&part, expected, "", first_row + start as u64)?;
+                Ok((rows, thread_time().saturating_sub(begin)))
+            })
+            .collect::<Result<_>>()?;
+        let shape = parts.iter().find(|(part, _)| !part.is_empty()).map(|(part, _)| part.shape);
+        if parts.iter().any(|(part, _)| !part.is_empty() && Some(part.shape) != shape) {
+            // Sizes differ between the parts: one decode of them all gives the error its row.
+            return Ok((self.decode(batch, expected, "", first_row)?, Duration::ZERO));
+        }
+        let none = Shape::Vector { len: 0 };
+        let mut all = Rows { shape: shape.or(expected).unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
+        let mut time = Duration::ZERO;
+        for (part, took) in parts {
+            all.values.extend(part.values);
+            all.labels.extend(part.labels);
+            all.skipped += part.skipped;
+            time += took;
+        }
+        Ok((all, time))
+    }
+
+    /// Each column's role and the reason, as EXPLAIN shows them.
+    pub(super) fn roles(&self) -> String {
+        let shown = self.layout.columns.iter().map(|column| {
+            let role = match column.role {
+                Role::Label => "label",
+                Role::Feature => "feature",
+                Role::Carried => "carried",
+                Role::Excluded => "excluded",
+            };
+            format!("{}: {role} ({})", column.name, column.reason)
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Threads that the job's work runs on.
+    pub(super) fn threads(&self) -> usize {
+        self.options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+    }
+
+    /// The job's worker threads, started by the first call: planning and EXPLAIN start none.
+    pub(super) fn workers(&self) -> Result<Arc<ThreadPool>> {
+        let start = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(self.threads())
+                .thread_name(|i| format!("distill-{i}"))
+                .build()
+                .map(Arc::new)
+                .map_err(|e| e.to_string())
+        };
+        let started = self.workers.get_or_init(start);
+        started
+            .clone()
+            .map_err(|e| Error::option("threads", format!("{} threads can't be started: {e}", self.threads())))
+    }
+
+    /// Runs `work` on the job's worker threads: the query engine's own threads stay free for input and output.
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.workers()?.spawn(move || {
+            // A panic in a rayon job would end the process.
+            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let message = format!("distill panicked, please report it: {text}");
+                Err(Error::Query(Box::new(DataFusionError::Internal(message))))
+            });
+            let _ = answer.send(result); // nobody waits any more where the query was dropped
+        });
+        answered.await.unwrap_or(Err(Error::Cancelled))
+    }
+}
+
+/// The one child that an optimizer hands back to an operator with one child.
+pub(super) fn only_child(children: Vec<Arc<dyn ExecutionPlan>>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    let count = children.len();
+    let [child] =
+        <[_; 1]>::try_from(children).map_err(|_| internal_datafusion_err!("expected one child, found {count}"))?;
+    Ok(child)
+}
+
+/// Tells the work of a stream to stop when the stream is dropped.
+#[derive(Debug, Default)]
+pub(super) struct CancelOnDrop(Arc<AtomicBool>);
+
+impl CancelOnDrop {
+    /// The flag to look at.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

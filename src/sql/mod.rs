@@ -1,0 +1,45 @@
+//! SQL text flows in, plans and record batches flow out: the only room, beside the command, that knows DataFusion.
+//!
+//! `distill(source, name => value, ...)` is a relation: [`planner`](self) turns it into a scan of a table provider that
+//! holds the source's logical plan, and the provider's scan plans as *scan -> extract -> aggregate (partial, final) ->
+//! optimize*. `SET distill.name = value` sets defaults, `distill_union_agg` merges sketches.
+
+mod cpu;
+mod distill_exec;
+mod error;
+mod extract_exec;
+mod fold;
+mod job;
+mod lineage;
+mod locate;
+mod options;
+mod peek;
+mod planner;
+mod progress;
+mod provenance;
+mod provider;
+mod range_exec;
+mod read;
+mod session;
+mod source;
+mod union_agg;
+
+pub use options::DistillConfig;
+pub use progress::{Event, ProgressListener};
+pub use provenance::PROVENANCE_KEY;
+pub use read::read;
+pub use union_agg::distill_union_agg_udaf;
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::prelude::SessionContext;
+
+/// Teaches `ctx` the relation `distill(...)`, the aggregate `distill_union_agg` and the settings `distill.*`: all that an
+/// embedder calls. Calling it again puts the settings back to their defaults.
+pub fn register(ctx: &SessionContext) -> Result<()> {
+    ctx.state_ref().write().config_mut().options_mut().extensions.insert(DistillConfig::default());
+    ctx.register_udtf(session::FUNCTION, Arc::new(session::SessionFunction));
+    ctx.register_udaf(distill_union_agg_udaf());
+    ctx.register_relation_planner(Arc::new(planner::DistillPlanner::default()))
+}

@@ -1,0 +1,41 @@
+//! A job's options and source flow in, the note about them that travels in the output's schema metadata flows out.
+
+use serde_json::{Map, Value, json};
+
+use crate::options::Options;
+
+/// The key of the note in the schema metadata, and so in the Parquet file's.
+pub const PROVENANCE_KEY: &str = "datafusion-distill";
+
+/// The note: version, seed, options that differ from the defaults, source and its fingerprint; JSON.
+///
+/// `threads` is left out: it doesn't change the result, and the same result must have the same bytes.
+pub(super) fn provenance(options: &Options, source: &str, fingerprint: &str) -> String {
+    let changed: Map<String, Value> = options
+        .changed()
+        .into_iter()
+        .filter(|(name, _)| *name != "threads" && *name != "seed")
+        .map(|(name, value)| (name.to_string(), Value::String(value)))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "seed": options.seed,
+        "options": changed,
+        "source": { "name": source, "fingerprint": fingerprint },
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_note_says_what_was_changed_but_not_what_does_not_matter() {
+        let options = Options { ipc: 7, seed: 3, threads: Some(2), ..Options::default() };
+        let note: Value = serde_json::from_str(&provenance(&options, "train.parquet", "abc")).unwrap();
+        assert_eq!(note["seed"], 3);
+        assert_eq!(note["options"], json!({ "ipc": "7" }));
+        assert_eq!(note["source"], json!({ "name": "train.parquet", "fingerprint": "abc" }));
+    }
+}

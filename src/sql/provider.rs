@@ -1,0 +1,142 @@
+//! A source's logical plan and the options flow in, a table whose scan is the job flows out.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Column, plan_err};
+use datafusion::datasource::TableType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+use super::distill_exec::DistillExec;
+use super::extract_exec::ExtractExec;
+use super::job::{CLASS, Job, SKETCH};
+use super::lineage::schema_with_metadata;
+use super::locate::Locator;
+use super::peek::first_shape;
+use super::provenance::{PROVENANCE_KEY, provenance};
+use super::range_exec::RangeExec;
+use super::source::{fingerprint, scans};
+use super::union_agg::distill_union_agg_udaf;
+use crate::arrow::datatypes::{Schema, SchemaRef};
+use crate::options::Options;
+use crate::rows::Layout;
+
+/// The synthetic rows of one call of `distill`.
+///
+/// A table provider rather than a node of its own: a session has only one query planner, which isn't ours to take. The
+/// filters above stay above: they are about synthetic rows.
+#[derive(Debug)]
+pub(super) struct DistillTable {
+    job: Arc<Job>,
+    /// The source, projected to `[feature, label]`.
+    input: LogicalPlan,
+    schema: SchemaRef,
+}
+
+impl DistillTable {
+    /// Finds the columns' roles; `name` is the source's name in messages.
+    pub(super) async fn try_new(
+        state: &SessionState,
+        source: LogicalPlan,
+        name: String,
+        options: Options,
+    ) -> Result<Self> {
+        let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
+        let scans = scans(state, &source).await?;
+        let schema = schema_with_metadata(state, &source, &scans).await?;
+        let layout = Layout::infer(&schema, &options).map_err(planned)?;
+        let output = layout.output_schema(&options).map_err(planned)?;
+
+        let mut metadata = output.metadata().clone();
+        metadata.insert(PROVENANCE_KEY.into(), provenance(&options, &name, &fingerprint(&source, &scans)));
+        let schema = Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata));
+
+        let columns =
+            [layout.feature, layout.label].map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))));
+        let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
+        let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+        Ok(Self { job, input, schema })
+    }
+
+    /// `scan -> extract`; a second scan before it where the range of values isn't known.
+    async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
+        let input = state.create_physical_plan(&self.input).await?;
+        if input.boundedness().is_unbounded() {
+            return plan_err!(
+                "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
+                 distill((SELECT * FROM ... LIMIT 100000), ...)",
+                self.job.source
+            );
+        }
+        let job = &self.job;
+        let range: Option<Arc<dyn ExecutionPlan>> = match job.layout.static_range(&job.options) {
+            Some(_) => None,
+            // Planned anew: operators in it keep state, which two scans can't share.
+            None => Some(Arc::new(RangeExec::new(Arc::clone(job), state.create_physical_plan(&self.input).await?))),
+        };
+        let session = state.as_any().downcast_ref::<SessionState>();
+        let shape = match (job.layout.static_shape(&job.options), session) {
+            (Some(shape), _) => Some(shape),
+            (None, Some(session)) => first_shape(session, job, &self.input).await,
+            (None, None) => None,
+        };
+        let locator = session.map(|session| Locator::new(session, self.input.clone()));
+        Ok(ExtractExec::new(Arc::clone(job), input, range, shape, locator))
+    }
+}
+
+#[async_trait]
+impl TableProvider for DistillTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let extract = Arc::new(self.extract(state).await?);
+        let merged = union_by_class(extract, state.config().target_partitions())?;
+        let distill =
+            DistillExec::try_new(Arc::clone(&self.job), merged, Arc::clone(&self.schema), projection.cloned())?;
+        Ok(Arc::new(distill))
+    }
+}
+
+/// `aggregate (partial, final)`, as DataFusion plans `SELECT class, distill_union_agg(sketch) GROUP BY class`.
+fn union_by_class(input: Arc<dyn ExecutionPlan>, target_partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = input.schema();
+    let column = |i: usize| Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>;
+    let group_by = PhysicalGroupBy::new_single(vec![(column(CLASS), schema.field(CLASS).name().clone())]);
+    let union = AggregateExprBuilder::new(Arc::new(distill_union_agg_udaf()), vec![column(SKETCH)])
+        .schema(Arc::clone(&schema))
+        .alias("sketch")
+        .build()?;
+    let aggregates = vec![Arc::new(union)];
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        group_by,
+        aggregates.clone(),
+        vec![None],
+        input,
+        Arc::clone(&schema),
+    )?;
+    let group_by = partial.group_expr().as_final();
+    let mode = if target_partitions > 1 { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
+    Ok(Arc::new(AggregateExec::try_new(mode, group_by, aggregates, vec![None], Arc::new(partial), schema)?))
+}

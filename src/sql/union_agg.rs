@@ -1,0 +1,127 @@
+//! `distill_union_agg(sketch)`: sketches flow in, the sketch of all their rows flows out, exactly.
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use datafusion::common::cast::as_struct_array;
+use datafusion::common::plan_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use datafusion::scalar::ScalarValue;
+
+use crate::arrow::array::{Array, ArrayRef};
+use crate::arrow::datatypes::DataType;
+use crate::sketch::{self, ClassSketch, Header};
+
+/// The aggregate's name.
+pub(super) const NAME: &str = "distill_union_agg";
+
+/// The aggregate function `distill_union_agg(sketch) -> sketch`.
+///
+/// Sums are integers, so any order, partitioning and merge tree gives the same bits; sketches that were made differently are
+/// refused with both values named. NULLs are passed over; of NULLs alone the union is NULL.
+pub fn distill_union_agg_udaf() -> AggregateUDF {
+    AggregateUDF::new_from_impl(UnionAgg::default())
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct UnionAgg {
+    signature: Signature,
+}
+
+impl Default for UnionAgg {
+    fn default() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl AggregateUDFImpl for UnionAgg {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let sketch = sketch::data_type();
+        let (DataType::Struct(expected), [DataType::Struct(found)]) = (&sketch, types) else {
+            return plan_err!("{NAME} takes one column of sketches, found {types:?}");
+        };
+        // Lists inside may have other field names after a trip through Parquet; the struct's own names must be ours.
+        if expected.iter().map(|f| f.name()).ne(found.iter().map(|f| f.name())) {
+            return plan_err!("{NAME} takes one column of sketches, found a struct with other fields");
+        }
+        Ok(vec![sketch])
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(sketch::data_type())
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(Union::default()))
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+}
+
+#[derive(Debug, Default)]
+struct Union {
+    sketch: Option<(Header, ClassSketch)>,
+}
+
+impl Union {
+    fn add(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let [values] = values else { return plan_err!("{NAME} takes one column of sketches") };
+        let values = as_struct_array(values)?;
+        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+            let (header, sketch) = sketch::from_array(values, row)?;
+            match &mut self.sketch {
+                None => self.sketch = Some((header, sketch)),
+                Some((ours, sum)) => {
+                    ours.join(&header)?;
+                    sum.merge(&sketch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&self) -> Result<ScalarValue> {
+        match &self.sketch {
+            None => ScalarValue::try_from(&sketch::data_type()),
+            Some((header, sum)) => {
+                Ok(ScalarValue::Struct(Arc::new(sketch::to_array(header, std::slice::from_ref(sum))?)))
+            }
+        }
+    }
+}
+
+impl Accumulator for Union {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(values)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.add(states)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.value()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.value()?])
+    }
+
+    fn size(&self) -> usize {
+        let strings = |h: &Header| h.pool.capacity() + h.numerics.capacity() + h.recipe.augment.capacity();
+        size_of::<Self>() + self.sketch.as_ref().map_or(0, |(header, sum)| strings(header) + sum.bytes())
+    }
+}

@@ -1,0 +1,204 @@
+//! Initial rows flow in; rows optimized against the sketches flow out.
+
+use std::ops::ControlFlow;
+
+use candle_core::{Tensor, Var};
+use rand::Rng;
+
+use crate::error::{Error, Result};
+use crate::extract::Pool;
+use crate::kernels::Wants;
+use crate::objective::{Characteristic, Mean, Objective};
+use crate::options::{OptimizerKind, Options};
+use crate::random;
+use crate::sketch::Sketches;
+use crate::synthesize::{Adam, Optimizer, Progress, Recipe, Sgd, Term};
+
+/// Most rows whose intermediate results are held for the backward pass at once (some 0.6 MB a picture of 28x28 at width 128).
+const ROWS_AT_ONCE: usize = 1024;
+
+/// Most states that are judged, beside the start.
+const JUDGED: usize = 20;
+
+/// Most extractors that judge a state: their forward passes take about as long as one step.
+const JUDGES: usize = 4;
+
+/// The optimization of one job.
+pub(crate) struct Descent<'a> {
+    pool: &'a Pool,
+    recipe: &'a Recipe,
+    options: &'a Options,
+    classes: usize,
+    objectives: Vec<(f64, Box<dyn Objective>)>,
+    pub(crate) rows_at_once: usize,
+}
+
+impl<'a> Descent<'a> {
+    pub(crate) fn new(sketches: &Sketches, options: &'a Options, recipe: &'a Recipe, pool: &'a Pool) -> Result<Self> {
+        let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
+        for (weight, term) in &recipe.terms {
+            let objective: Box<dyn Objective> = match term {
+                Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
+                Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool.device())?),
+            };
+            objectives.push((*weight, objective));
+        }
+        let classes = sketches.classes.len();
+        Ok(Self { pool, recipe, options, classes, objectives, rows_at_once: ROWS_AT_ONCE })
+    }
+
+    /// From `start` `[classes * ipc, shape.len()]`, in the extractors' units, to rows of the same form.
+    pub(crate) fn run(
+        &self,
+        start: Vec<f32>,
+        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>> {
+        let Recipe { steps, .. } = *self.recipe;
+        let mut dims = vec![self.classes * self.options.ipc];
+        dims.extend(self.pool.recipe().shape.dims());
+        let rows = Var::from_vec(start, dims, self.pool.device())?;
+        let mut optimizer: Box<dyn Optimizer> = match self.options.optimizer {
+            OptimizerKind::Adam => Box::new(Adam::new(vec![rows.clone()], Adam::BETAS)?),
+            OptimizerKind::Sgd => Box::new(Sgd::new(vec![rows.clone()], 0.5, 0.0)?),
+        };
+        let scaling = self.pool.recipe().scaling;
+        let ends = [scaling.low, scaling.high].map(|v| v * scaling.scale + scaling.offset);
+        let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+
+        let members = self.pool.recipe().extractors;
+        let order = passes(self.options.seed, members, steps);
+        let interval = steps.div_ceil(JUDGED).max(1);
+        let mut best: Option<(f64, Tensor)> = None;
+        for (i, member) in order.into_iter().enumerate() {
+            let (loss, gradient) = self.gradient(member, rows.as_tensor())?;
+            if !loss.is_finite() {
+                return Err(Error::option(
+                    "learning_rate",
+                    format!("{}: the loss is {loss} in step {}; choose a lower one", self.recipe.rate, i + 1),
+                ));
+            }
+            if best.is_none() {
+                let first = self.judge(&rows.as_detached_tensor())?;
+                best = Some((first, rows.as_detached_tensor().copy()?));
+            }
+            optimizer.step(&[gradient], self.recipe.rate_at(i))?;
+            let clamped = rows.as_detached_tensor().clamp(low, high)?;
+            rows.set(&clamped)?;
+            if observer(Progress { step: i + 1, steps, loss }).is_break() {
+                return Err(Error::Cancelled);
+            }
+            if (steps - i - 1) % interval == 0 {
+                let judged = self.judge(&clamped)?;
+                if best.as_ref().is_none_or(|(least, _)| judged < *least) {
+                    best = Some((judged, clamped));
+                }
+            }
+        }
+        let best = best.map_or_else(|| rows.as_detached_tensor(), |(_, rows)| rows);
+        Ok(best.flatten_all()?.to_vec1()?)
+    }
+
+    /// The weighted sum of the terms for features `[rows, feature_len]`.
+    fn loss(&self, member: usize, features: &Tensor) -> Result<Tensor> {
+        let features = features.reshape((self.classes, self.options.ipc, ()))?;
+        let mut sum: Option<Tensor> = None;
+        for (weight, objective) in &self.objectives {
+            let term = (objective.loss(member, &features)? * *weight)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + term)?,
+                None => term,
+            });
+        }
+        sum.ok_or_else(|| Error::option("method", "nothing is matched"))
+    }
+
+    /// Loss and gradient of the rows, for one extractor.
+    ///
+    /// The loss couples rows only through their features. So where the rows are many, the features are computed without a
+    /// graph, then the loss's gradient for them, then each part of the rows once more with its graph: a third more work, bounded memory.
+    pub(crate) fn gradient(&self, member: usize, rows: &Tensor) -> Result<(f64, Tensor)> {
+        let wants = Wants { input: true, weights: false, parallel: true };
+        let missing = || Error::Pool(format!("extractor {member} gives no gradient for its input"));
+        let n = rows.dim(0)?;
+        if n <= self.rows_at_once {
+            let loss = self.loss(member, &self.pool.features(member, rows, wants)?)?;
+            let gradient = loss.backward()?.remove(rows).ok_or_else(missing)?;
+            return Ok((scalar(&loss)?, gradient));
+        }
+        let features = Var::from_tensor(&self.features(member, &rows.detach())?)?;
+        let loss = self.loss(member, features.as_tensor())?;
+        let by_features = loss.backward()?.remove(features.as_tensor()).ok_or_else(missing)?;
+        let mut parts = vec![];
+        for start in (0..n).step_by(self.rows_at_once) {
+            let len = self.rows_at_once.min(n - start);
+            let part = Var::from_tensor(&rows.narrow(0, start, len)?.detach().contiguous()?)?;
+            let product =
+                (self.pool.features(member, part.as_tensor(), wants)? * by_features.narrow(0, start, len)?)?;
+            parts.push(product.sum_all()?.backward()?.remove(part.as_tensor()).ok_or_else(missing)?);
+        }
+        Ok((scalar(&loss)?, Tensor::cat(&parts, 0)?))
+    }
+
+    /// Features of detached rows, without a graph, a bounded number of rows at a time.
+    fn features(&self, member: usize, rows: &Tensor) -> Result<Tensor> {
+        let wants = Wants { input: false, weights: false, parallel: true };
+        let n = rows.dim(0)?;
+        if n <= self.rows_at_once {
+            return self.pool.features(member, rows, wants);
+        }
+        let part = |start: usize| {
+            let len = self.rows_at_once.min(n - start);
+            self.pool.features(member, &rows.narrow(0, start, len)?.contiguous()?, wants)
+        };
+        let parts = (0..n).step_by(self.rows_at_once).map(part).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// The loss of detached rows, summed over a few extractors, always the same, spread over the pool.
+    fn judge(&self, rows: &Tensor) -> Result<f64> {
+        let members = self.pool.recipe().extractors;
+        let judges = members.min(JUDGES);
+        let mut sum = 0.0;
+        for member in (0..judges).map(|i| i * members / judges) {
+            sum += scalar(&self.loss(member, &self.features(member, rows)?)?)?;
+        }
+        Ok(sum)
+    }
+}
+
+fn scalar(loss: &Tensor) -> Result<f64> {
+    Ok(f64::from(loss.to_scalar::<f32>()?))
+}
+
+/// The extractor of each step: all of them in a shuffled order, then all again in another.
+fn passes(seed: u64, members: usize, steps: usize) -> Vec<usize> {
+    let mut draws = random::stream(seed, "order");
+    let mut order = Vec::with_capacity(steps + members);
+    while order.len() < steps && members > 0 {
+        let from = order.len();
+        order.extend(0..members);
+        for i in (1..members).rev() {
+            order.swap(from + i, from + draws.random_range(0..=i as u64) as usize);
+        }
+    }
+    order.truncate(steps);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pass_takes_every_extractor_once_in_its_own_order() {
+        let order = passes(3, 8, 20);
+        assert_eq!(order.len(), 20);
+        for pass in order[..16].chunks(8) {
+            let mut sorted = pass.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..8).collect::<Vec<_>>());
+        }
+        assert_ne!(order[..8], order[8..16]);
+        assert_eq!(order, passes(3, 8, 20));
+    }
+}

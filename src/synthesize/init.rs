@@ -1,0 +1,128 @@
+//! Reservoirs or a seed flow in, the synthetic rows before the first step flow out.
+
+use rand_chacha::ChaCha12Rng;
+
+use crate::error::{Error, Result};
+use crate::options::{Init, Options};
+use crate::random;
+use crate::rows::Label;
+use crate::sketch::{ClassSketch, Sketches};
+
+/// Standard deviation, in the extractors' units, of what is added where a real row is used again.
+const REPEAT_NOISE: f32 = 0.1;
+
+/// `[classes * ipc, shape.len()]` in the extractors' units, classes in label order.
+///
+/// `init => 'real'`: the first `ipc` rows of the class's reservoir, which are a uniform draw of its distinct rows. A class with
+/// fewer distinct rows than `ipc` still gets `ipc` synthetic rows: its rows are used again, in turn, with a little noise, so that they can move
+/// apart. `init => 'noise'`: the standard normal distribution, clamped to the range.
+pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
+    let (header, ipc) = (&sketches.header, options.ipc);
+    if options.init == Init::Real && header.reservoir < ipc {
+        return Err(Error::Sketch(format!(
+            "init => 'real' starts from {ipc} real rows a class (ipc), the sketch keeps {}; make it with reservoir_per_class => {ipc}, or \
+             use init => 'noise'",
+            header.reservoir
+        )));
+    }
+    let scaling = header.recipe.scaling;
+    let ends = [scaling.low, scaling.high].map(|v| v * scaling.scale + scaling.offset);
+    let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+    let mut out = Vec::with_capacity(sketches.classes.len() * ipc * header.recipe.shape.len());
+    for (label, sketch) in &sketches.classes {
+        // One stream a class: a class more or less changes nothing in the others.
+        let mut stream = random::stream(options.seed, &format!("synthetic rows of class {label}"));
+        let from = out.len();
+        match options.init {
+            Init::Real => real(label, sketch, ipc, |v| v * scaling.scale + scaling.offset, &mut stream, &mut out)?,
+            Init::Noise => out.extend(random::normal(&mut stream, ipc * header.recipe.shape.len())),
+        }
+        out[from..].iter_mut().for_each(|v| *v = v.clamp(low, high));
+    }
+    Ok(out)
+}
+
+fn real(
+    label: &Label,
+    sketch: &ClassSketch,
+    ipc: usize,
+    scaled: impl Fn(f32) -> f32,
+    stream: &mut ChaCha12Rng,
+    out: &mut Vec<f32>,
+) -> Result<()> {
+    let kept = &sketch.reservoir.rows;
+    if kept.is_empty() {
+        return Err(Error::Sketch(format!(
+            "class {label} has no real rows to start from; make the sketch with reservoir_per_class => {ipc}, or use init => 'noise'"
+        )));
+    }
+    for (i, row) in kept.iter().cycle().take(ipc).enumerate() {
+        let from = out.len();
+        out.extend(row.values.iter().map(|v| scaled(*v)));
+        if i >= kept.len() {
+            let noise = random::normal(stream, row.values.len());
+            out[from..].iter_mut().zip(noise).for_each(|(v, n)| *v += REPEAT_NOISE * n);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sketch::{Header, MemberSums, Reservoir};
+
+    /// Two classes: "0" with five rows, "1" with two.
+    fn sketches(reservoir: usize) -> Sketches {
+        let header = Header { reservoir, ..crate::sketch::test_header() };
+        let mut sketches = Sketches::new(header.clone());
+        for (label, n) in [(0, 5), (1, 2)] {
+            let mut sketch = ClassSketch {
+                count: n,
+                clipped: 0,
+                members: vec![MemberSums::default(); 3],
+                reservoir: Reservoir::new(reservoir),
+            };
+            for i in 0..n {
+                let row = [i as f32 + 1.0; 6];
+                sketch.reservoir.offer(Reservoir::hash(header.frequency_seed, &row), 1, &row);
+            }
+            sketches.classes.insert(Label::Int(label), sketch);
+        }
+        sketches
+    }
+
+    fn start(init: Init, reservoir: usize) -> Result<Vec<f32>> {
+        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() })
+    }
+
+    #[test]
+    fn real_rows_come_from_the_reservoir_and_a_small_class_repeats_its_rows_with_noise() {
+        let values = start(Init::Real, 4).unwrap();
+        assert_eq!(values.len(), 6 * 6);
+        let sketches = sketches(4);
+        let scaled =
+            |label: i64, i: usize| sketches.classes[&Label::Int(label)].reservoir.rows[i].values[0] * 0.125 - 1.0;
+        for (at, expected) in
+            [(0, scaled(0, 0)), (1, scaled(0, 1)), (2, scaled(0, 2)), (3, scaled(1, 0)), (4, scaled(1, 1))]
+        {
+            assert_eq!(values[at * 6..at * 6 + 6], [expected; 6]);
+        }
+        let repeated = &values[30..];
+        assert!(repeated.iter().all(|v| *v != scaled(1, 0) && (v - scaled(1, 0)).abs() < 0.6));
+    }
+
+    #[test]
+    fn noise_stays_in_the_range_and_repeats_with_the_seed() {
+        let values = start(Init::Noise, 0).unwrap();
+        assert!(values.len() == 36 && values.iter().all(|v| (-1.0..=1.0).contains(v)));
+        assert_eq!(values, start(Init::Noise, 0).unwrap());
+        assert_ne!(values[..18], values[18..]);
+    }
+
+    #[test]
+    fn too_small_a_reservoir_is_an_error_that_names_the_way_out() {
+        let e = start(Init::Real, 2).unwrap_err().to_string();
+        assert!(e.contains("reservoir_per_class => 3") && e.contains("'noise'"), "{e}");
+    }
+}

@@ -1,0 +1,163 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Device;
+
+use super::*;
+use crate::options::{Init, Method, OptimizerKind};
+use crate::random;
+use crate::rows::Rows;
+use crate::sketch::{ClassSketch, Sketcher};
+
+const SHAPE: Shape = Shape::Picture { channels: 1, height: 8, width: 8 };
+
+fn options() -> Options {
+    Options {
+        ipc: 2,
+        extractors: Some(3),
+        width: Some(8),
+        frequencies: Some(64),
+        steps: Some(30),
+        ..Options::default()
+    }
+}
+
+/// Pictures of three classes, each a bright band at another height, with noise.
+fn pictures(n: usize) -> Rows {
+    let noise = random::normal(&mut random::stream(1, "test"), n * 64);
+    let labels: Vec<usize> = (0..n).map(|i| i % 3).collect();
+    let value = |i: usize| {
+        let (row, y) = (i / 64, i % 64 / 8);
+        let bright = if y / 2 == labels[row] { 170.0 } else { 50.0 };
+        (bright + 20.0 * noise[i]).clamp(0.0, 255.0)
+    };
+    let values = (0..n * 64).map(value).collect();
+    Rows { shape: SHAPE, values, labels: labels.iter().map(|c| Label::Int(*c as i64)).collect(), skipped: 0 }
+}
+
+fn sketches(options: &Options, rows: &Rows) -> Sketches {
+    let recipe = extract::PoolRecipe::choose(SHAPE, (0.0, 255.0), options).unwrap();
+    let pool = Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap());
+    let sketcher = Sketcher::new(pool, options).unwrap();
+    let mut classes = vec![ClassSketch::empty(sketcher.header()); 3];
+    let numbers: Vec<usize> = (0..rows.len()).map(|i| i % 3).collect();
+    sketcher.fold(rows, &numbers, &mut classes, &AtomicBool::new(false)).unwrap();
+    let mut sketches = Sketches::new(sketcher.header().clone());
+    for (i, sketch) in classes.into_iter().enumerate() {
+        sketches.add(Label::Int(i as i64), &sketches.header.clone(), sketch).unwrap();
+    }
+    sketches
+}
+
+fn run(sketches: &Sketches, options: &Options) -> (Synthetic, Vec<Progress>) {
+    let mut told = vec![];
+    let synthetic = synthesize(sketches, options, &mut |p| {
+        told.push(p);
+        ControlFlow::Continue(())
+    });
+    (synthetic.unwrap(), told)
+}
+
+/// The classes whose mean picture is nearest to each synthetic row.
+fn nearest(synthetic: &Synthetic, rows: &Rows) -> Vec<usize> {
+    let mean = |class: usize, j: usize| {
+        let of_class = (0..rows.len()).filter(|i| i % 3 == class);
+        of_class.map(|i| rows.values[i * 64 + j]).sum::<f32>() / (rows.len() / 3) as f32
+    };
+    let distance = |row: &[f32], class: usize| (0..64).map(|j| (row[j] - mean(class, j)).powi(2)).sum::<f32>();
+    let best = |row: &[f32]| (0..3).min_by(|a, b| distance(row, *a).total_cmp(&distance(row, *b))).unwrap();
+    synthetic.values.chunks(64).map(best).collect()
+}
+
+#[test]
+fn the_loss_falls_and_rows_made_from_noise_become_their_classes() {
+    let rows = pictures(60);
+    for method in [Method::Mean, Method::Characteristic] {
+        for optimizer in [OptimizerKind::Adam, OptimizerKind::Sgd] {
+            let options = Options { method, optimizer, init: Init::Noise, steps: Some(90), ..options() };
+            let (synthetic, told) = run(&sketches(&options, &rows), &options);
+            let losses: Vec<f64> = (1..=90).map(|s| told.iter().find(|p| p.step == s).unwrap().loss).collect();
+            let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+            assert!(mean(&losses[80..]) < 0.6 * mean(&losses[..6]), "{method} {optimizer} {losses:?}");
+            assert_eq!(nearest(&synthetic, &rows), [0, 0, 1, 1, 2, 2], "{method} {optimizer}");
+            assert!(synthetic.values.iter().all(|v| (0.0..=255.0).contains(v)));
+        }
+    }
+}
+
+#[test]
+fn rows_are_sorted_by_label_and_without_steps_they_are_real_rows() {
+    let (rows, options) = (pictures(60), Options { steps: Some(0), ..options() });
+    let (synthetic, told) = run(&sketches(&options, &rows), &options);
+    assert_eq!(synthetic.labels, [0, 0, 1, 1, 2, 2].map(Label::Int));
+    assert!(told.is_empty() && synthetic.shape == SHAPE);
+    for (row, label) in synthetic.values.chunks(64).zip(&synthetic.labels) {
+        let same = |i: &usize| rows.row(*i).iter().zip(row).all(|(a, b)| (a - b).abs() < 1e-3);
+        assert!((0..60).filter(|i| rows.labels[*i] == *label).any(|i| same(&i)));
+    }
+}
+
+#[test]
+fn the_bytes_are_the_same_twice_and_for_any_number_of_threads() {
+    let (rows, options) = (pictures(30), options());
+    let sketches = sketches(&options, &rows);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&sketches, &options).0.values)
+    };
+    let one = on(1);
+    assert_eq!(one, on(1));
+    assert_eq!(one, on(2));
+    assert_eq!(one, on(5));
+    let other = Options { seed: 1, ..options.clone() };
+    assert_ne!(one, run(&self::sketches(&other, &rows), &other).0.values);
+}
+
+#[test]
+fn the_gradient_in_parts_is_the_gradient_at_once() {
+    let (rows, options) = (pictures(30), options());
+    let sketches = sketches(&options, &rows);
+    let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
+    let recipe = Recipe::choose(&options, &sketches.header).unwrap();
+    let mut descent = descent::Descent::new(&sketches, &options, &recipe, &pool).unwrap();
+    let start = init::rows(&sketches, &options).unwrap();
+    let var = candle_core::Var::from_vec(start, (6, 1, 8, 8), &Device::Cpu).unwrap();
+    let mut of = |rows_at_once: usize| {
+        descent.rows_at_once = rows_at_once;
+        let (loss, gradient) = descent.gradient(1, var.as_tensor()).unwrap();
+        (loss, gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    let ((whole_loss, whole), (parts_loss, parts)) = (of(6), of(4));
+    let largest = whole.iter().fold(0f32, |m, g| m.max(g.abs()));
+    assert!((whole_loss - parts_loss).abs() < 1e-6 && largest > 0.0);
+    assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-4 * largest));
+}
+
+#[test]
+fn the_observer_can_break_off_after_any_step() {
+    let options = options();
+    let sketches = sketches(&options, &pictures(30));
+    let mut last = 0;
+    let result = synthesize(&sketches, &options, &mut |p| {
+        assert!(last < 4, "called again after it broke off");
+        last = p.step;
+        if p.step == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(result, Err(Error::Cancelled)) && last == 4);
+}
+
+#[test]
+fn sketches_that_cannot_be_distilled_are_named() {
+    let options = options();
+    let whole = sketches(&options, &pictures(30));
+    let fails = |change: &dyn Fn(&mut Sketches), part: &str| {
+        let mut sketches = whole.clone();
+        change(&mut sketches);
+        let e = synthesize(&sketches, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+        assert!(e.contains(part), "{e}");
+    };
+    fails(&|s| s.classes.clear(), "no rows to distill");
+    fails(&|s| s.classes.retain(|l, _| *l == Label::Int(2)), "the same label, 2");
+    fails(&|s| s.classes.values_mut().for_each(|c| c.count = 0), "class 0 has no rows");
+    fails(&|s| s.header.pool = "c3d4".into(), "fingerprint c3d4");
+}

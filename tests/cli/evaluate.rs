@@ -1,0 +1,57 @@
+use super::{Folder, json};
+
+const QUICK: [&str; 8] = ["--network", "linear", "--epochs", "40", "--repeats", "2", "--augment", "none"];
+
+#[test]
+fn a_file_and_its_baselines_are_reported_in_a_table() {
+    let folder = Folder::new();
+    let more = ["--baseline", "random,herding", "--from", "train.parquet", "--ipc", "2"];
+    let table = folder.succeeds([&["evaluate", "train.parquet", "--test", "test.parquet"], &QUICK[..], &more].concat());
+    assert!(table.starts_with("linear, 2 networks, 40 epochs, 18 test rows"), "{table}");
+    let cells = |name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {table}"));
+        line.split_whitespace().map(str::to_string).collect()
+    };
+    assert_eq!(cells("train.parquet")[1..3], ["36", "12"]);
+    assert_eq!(cells("random")[1..4], ["6", "2", "-"]);
+    assert_eq!(cells("herding")[1..4], ["6", "2", "-"]);
+}
+
+#[test]
+fn json_lines_hold_each_networks_accuracy_and_repeat_for_a_seed() {
+    let folder = Folder::new();
+    let args = [&["evaluate", "train.parquet", "--test", "test.parquet", "--json"], &QUICK[..]].concat();
+    let report = |more: &[&str]| json(&folder.succeeds([&args[..], more].concat()));
+    let one = report(&["--threads", "1"]);
+    assert_eq!(one["accuracies"].as_array().map(Vec::len), Some(2), "{one}");
+    assert!(one["mean"].as_f64().is_some_and(|a| a > 0.9), "{one}");
+    assert_eq!(one["bytes"], std::fs::metadata(folder.path("train.parquet")).unwrap().len());
+    assert_eq!(one["losses"], report(&["--threads", "3"])["losses"]);
+    assert_ne!(one["losses"], report(&["--seed", "1"])["losses"]);
+}
+
+#[test]
+fn queries_are_sources_and_missing_classes_are_told() {
+    let folder = Folder::new();
+    let train = "(SELECT * FROM 'train.parquet' WHERE label < 2)";
+    let output = folder.distill([&["evaluate", train, "--test", "test.parquet"], &QUICK[..]].concat());
+    let (table, warning) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && table.contains("24"), "{table}{warning}");
+    assert!(warning.contains("lacks 1 of the test set's classes ('2'): 6 test rows"), "{warning}");
+}
+
+#[test]
+fn what_does_not_suit_the_rows_is_an_error() {
+    let folder = Folder::new();
+    let base = ["evaluate", "train.parquet", "--test", "test.parquet"];
+    for (more, part) in [
+        (["--network", "resnet"], "convnet, mlp, linear"),
+        (["--augment", "crop_flop"], "did you mean 'flip'"),
+        (["--label", "klass"], "klass"),
+        (["--image-size", "4x4x2"], "image_size"),
+    ] {
+        let output = folder.distill([&base[..], &more].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(part) && !error.contains("panicked"), "{error}");
+    }
+}

@@ -1,0 +1,92 @@
+use std::fs::File;
+
+use datafusion_distill::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::{Folder, json, small_run};
+
+#[test]
+fn a_source_becomes_a_file_of_its_own_schema_with_ipc_rows_a_class() {
+    let folder = Folder::new();
+    let summary = folder.succeeds(small_run("train.parquet", "out.parquet"));
+    assert!(summary.contains("out.parquet: 6 rows of 3 classes"), "{summary}");
+    assert!(summary.contains("from 36 rows"), "{summary}");
+    assert_eq!(folder.names(), ["out.parquet", "test.parquet", "train.parquet"]);
+
+    let open = |name| ParquetRecordBatchReaderBuilder::try_new(File::open(folder.path(name)).unwrap()).unwrap();
+    let (source, out) = (open("train.parquet"), open("out.parquet"));
+    assert_eq!(source.schema().fields(), out.schema().fields());
+    assert_eq!(out.schema().metadata()["huggingface"], source.schema().metadata()["huggingface"]);
+    let note = json(&out.schema().metadata()["datafusion-distill"]);
+    assert_eq!(note["options"]["ipc"], "2", "{note}");
+    assert_eq!(out.metadata().file_metadata().num_rows(), 6);
+}
+
+#[test]
+fn json_tells_what_the_job_did() {
+    let folder = Folder::new();
+    let report = json(&folder.succeeds([&small_run("train.parquet", "out.parquet")[..], &["--json"]].concat()));
+    assert_eq!((&report["rows_in"], &report["rows_out"], &report["classes"]), (&36.into(), &6.into(), &3.into()));
+    assert_eq!(report["options"]["ipc"], "2");
+    assert_eq!(report["output_bytes"], std::fs::metadata(folder.path("out.parquet")).unwrap().len());
+    for stage in ["decode", "extract", "sketch", "optimize", "total"] {
+        assert!(report["cpu_seconds"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}: {report}");
+    }
+    assert!(report["wall_seconds"].as_f64().is_some_and(|s| s > 0.0));
+    assert!(report["source_fingerprint"].as_str().is_some_and(|f| !f.is_empty()), "{report}");
+    if cfg!(target_os = "linux") {
+        assert!(report["peak_memory_bytes"].as_u64().is_some_and(|b| b > 1 << 20));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_with_any_number_of_threads() {
+    let folder = Folder::new();
+    let bytes = |name: &str, more: &[&str]| {
+        folder.succeeds([&small_run("train.parquet", name)[..], more].concat());
+        std::fs::read(folder.path(name)).unwrap()
+    };
+    let one = bytes("a.parquet", &["--threads", "1"]);
+    assert!(one == bytes("b.parquet", &["--threads", "3"]));
+    assert!(one != bytes("c.parquet", &["--seed", "1"]));
+}
+
+#[test]
+fn a_query_in_parentheses_is_a_source() {
+    let folder = Folder::new();
+    let summary = folder.succeeds(small_run("(SELECT * FROM 'train.parquet' WHERE label < 2)", "out.parquet"));
+    assert!(summary.contains("4 rows of 2 classes"), "{summary}");
+}
+
+#[test]
+fn quiet_says_nothing() {
+    let folder = Folder::new();
+    let output = folder.distill([&small_run("train.parquet", "out.parquet")[..], &["--quiet"]].concat());
+    assert!(output.status.success());
+    assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0), "{output:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_cancels_and_leaves_nothing_behind() {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    let folder = Folder::new();
+    let args = ["run", "train.parquet", "-o", "out.parquet", "--ipc", "2", "--extractors", "2", "--width", "8"];
+    let mut child = folder
+        .command([&args[..], &["--steps", "10000000"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The job is under way once its temporary file is there.
+    while folder.names().len() == 2 {
+        assert!(child.try_wait().unwrap().is_none(), "the job ended by itself");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(folder.names()[0].starts_with(".out.parquet.tmp-"), "{:?}", folder.names());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!(folder.names(), ["test.parquet", "train.parquet"]);
+}

@@ -1,0 +1,12 @@
+//! `distill(...)` and `distill.*` as a query sees them.
+
+mod arguments;
+mod cancellation;
+mod determinism;
+mod failures;
+mod memory;
+mod output;
+mod plans;
+mod settings;
+mod sources;
+mod union_agg;

@@ -1,0 +1,113 @@
+//! What EXPLAIN shows, and that the plan reads no more than it needs.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn explain_shows_roles_extractors_bytes_and_scans() {
+    let (dir, path) = train();
+    let ctx = session();
+    let query = format!("SELECT * FROM distill('{path}', ipc => 1, {SMALL})");
+    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @"");
+}
+
+#[tokio::test]
+async fn projection_and_filter_inside_the_source_reach_the_parquet_reader() {
+    let (dir, path) = train();
+    let ctx = session();
+    ctx.register_parquet("t", &path, Default::default()).await.unwrap();
+    let query = format!("SELECT id FROM distill((SELECT * FROM t WHERE label < 2), ipc => 1, {SMALL}) WHERE id > 3");
+    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @"");
+}
+
+#[tokio::test]
+async fn numbers_of_unknown_range_take_two_scans() {
+    let ctx = session_with_table("n", numbers(12, 2));
+    let query = format!("SELECT * FROM distill(n, ipc => 1, {SMALL})");
+    insta::assert_snapshot!(explained(&ctx, &query, "").await, @"");
+    let query = format!("SELECT * FROM distill(n, ipc => 1, ranges => '0,20', {SMALL})");
+    assert!(explained(&ctx, &query, "").await.contains("scans=1"));
+}
+
+#[tokio::test]
+async fn the_logical_plan_is_a_scan_and_the_alias_names_its_columns() {
+    let ctx = session_with_table("t", pictures(12, 3));
+    let query = format!("SELECT d.b FROM distill(t, ipc => 1, {SMALL}) AS d(a, b, c) ORDER BY d.b");
+    let plan = ctx.sql(&query).await.unwrap().into_optimized_plan().unwrap();
+    insta::assert_snapshot!(plan.display_indent(), @"");
+    let query = format!("SELECT distill.label FROM distill(t, ipc => 1, {SMALL})");
+    assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "label"), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn rows_come_sorted_by_label_so_that_order_by_sorts_nothing() {
+    let ctx = session_with_table("t", pictures(12, 3));
+    let query = format!("SELECT * FROM distill(t, ipc => 1, {SMALL}) ORDER BY label");
+    let plan = explained(&ctx, &query, "").await;
+    assert!(!plan.contains("SortExec"), "{plan}");
+}
+
+#[tokio::test]
+async fn explain_does_not_run_the_job_and_says_what_it_cannot_know() {
+    let ctx = session_with_table("t", pictures_of(vec![None, None], vec![Some(0), Some(0)]));
+    let query = format!("SELECT * FROM distill((SELECT * FROM t WHERE id > 0), ipc => 1, {SMALL})");
+    let plan = explained(&ctx, &query, "").await;
+    assert!(plan.contains("sketch_bytes_per_class=known at run"), "{plan}");
+}
+
+#[tokio::test]
+async fn explain_analyze_tells_rows_times_and_memory() {
+    let ctx = session_with_table("t", pictures(48, 3));
+    let query = format!("EXPLAIN ANALYZE SELECT * FROM distill(t, ipc => 1, {SMALL})");
+    let text = shown(&ctx, &query).await;
+    for metric in [
+        "rows_read=48",
+        "rows_sketched=48",
+        "rows_skipped=0",
+        "decode_time=",
+        "extract_time=",
+        "sketch_time=",
+        "optimize_time=",
+        "steps=2",
+        "classes=3",
+        "peak_reserved=",
+    ] {
+        assert!(text.contains(metric), "{metric} in {text}");
+    }
+}
+
+#[derive(Debug)]
+struct Endless(RecordBatch);
+
+impl PartitionStream for Endless {
+    fn schema(&self) -> &SchemaRef {
+        self.0.schema_ref()
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batch = self.0.clone();
+        let batches = futures::stream::repeat_with(move || Ok(batch.clone()));
+        Box::pin(RecordBatchStreamAdapter::new(self.0.schema(), batches))
+    }
+}
+
+#[tokio::test]
+async fn an_endless_stream_is_refused_unless_it_is_limited() {
+    let ctx = session();
+    let batch = pictures(12, 3);
+    let table =
+        StreamingTable::try_new(batch.schema(), vec![Arc::new(Endless(batch))]).unwrap().with_infinite_table(true);
+    ctx.register_table("s", Arc::new(table)).unwrap();
+    let refused = message(&ctx, &format!("SELECT * FROM distill(s, ipc => 1, {SMALL})")).await;
+    assert!(refused.contains("table s is an endless stream") && refused.contains("LIMIT"), "{refused}");
+    let query = format!("SELECT label FROM distill((SELECT * FROM s LIMIT 30), ipc => 1, {SMALL})");
+    assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "label"), [0, 1, 2]);
+}
