@@ -14,7 +14,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::fold::{Fold, Metrics, Shared};
 use super::job::Job;
@@ -36,6 +36,8 @@ pub(super) struct ExtractExec {
     /// The shape of the rows as far as planning knows it: for EXPLAIN only, the run goes by the rows.
     shape: Option<Shape>,
     locator: Option<Locator>,
+    /// Most partitions that are read at the same time: each holds sketches of its own.
+    target_partitions: usize,
     shared: Arc<Shared>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -48,10 +50,12 @@ impl ExtractExec {
         range: Option<Arc<dyn ExecutionPlan>>,
         shape: Option<Shape>,
         locator: Option<Locator>,
+        target_partitions: usize,
     ) -> Self {
+        let partitions = input.output_partitioning().partition_count().min(target_partitions.max(1));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(job.sketch_schema()),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            Partitioning::UnknownPartitioning(partitions),
             EmissionType::Final,
             Boundedness::Bounded,
         );
@@ -61,10 +65,22 @@ impl ExtractExec {
             range,
             shape,
             locator,
+            target_partitions,
             shared: Arc::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
+    }
+
+    /// The input's partitions that output partition `partition` reads, one after the other: a UNION ALL of a hundred files has
+    /// a hundred partitions, and memory must not grow with them.
+    fn in_turn(&self, partition: usize, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let input = Arc::clone(&self.input);
+        let count = input.output_partitioning().partition_count();
+        let turns = (partition..count).step_by(self.properties.partitioning.partition_count());
+        let batches =
+            futures::stream::iter(turns).map(move |turn| input.execute(turn, Arc::clone(&context))).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), batches))
     }
 
     /// The extractors and the sketch, as far as planning knows them.
@@ -153,7 +169,8 @@ impl ExecutionPlan for ExtractExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut children = children.into_iter();
         let input = children.next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::new(Arc::clone(&self.job), input, children.next(), self.shape, self.locator.clone())))
+        let (job, locator) = (Arc::clone(&self.job), self.locator.clone());
+        Ok(Arc::new(Self::new(job, input, children.next(), self.shape, locator, self.target_partitions)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -161,7 +178,7 @@ impl ExecutionPlan for ExtractExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let input = self.in_turn(partition, Arc::clone(&context));
         let fold = Fold {
             job: Arc::clone(&self.job),
             shared: Arc::clone(&self.shared),

@@ -9,6 +9,7 @@ mod distill_exec;
 mod error;
 mod extract_exec;
 mod fold;
+mod held_sink;
 mod job;
 mod lineage;
 mod locate;
@@ -33,13 +34,28 @@ pub use union_agg::distill_union_agg_udaf;
 use std::sync::Arc;
 
 use datafusion::error::Result;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 
 /// Teaches `ctx` the relation `distill(...)`, the aggregate `distill_union_agg` and the settings `distill.*`: all that an
 /// embedder calls. Calling it again puts the settings back to their defaults.
 pub fn register(ctx: &SessionContext) -> Result<()> {
+    hold_sinks(ctx);
     ctx.state_ref().write().config_mut().options_mut().extensions.insert(DistillConfig::default());
     ctx.register_udtf(session::FUNCTION, Arc::new(session::SessionFunction));
     ctx.register_udaf(distill_union_agg_udaf());
     ctx.register_relation_planner(Arc::new(planner::DistillPlanner::default()))
+}
+
+/// Adds [`held_sink::HoldSinks`] to the session's physical optimizer, which only a rebuilt state can get a rule into.
+fn hold_sinks(ctx: &SessionContext) {
+    let state = ctx.state_ref();
+    let mut state = state.write();
+    if state.physical_optimizers().iter().all(|rule| rule.name() != held_sink::HoldSinks::NAME) {
+        let id = state.session_id().to_string();
+        let with_rule = SessionStateBuilder::new_from_existing(state.clone())
+            .with_session_id(id)
+            .with_physical_optimizer_rule(Arc::new(held_sink::HoldSinks));
+        *state = with_rule.build();
+    }
 }

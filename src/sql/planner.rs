@@ -281,7 +281,7 @@ fn plan_table(
         });
         match found {
             Ok(Some(table)) => LogicalPlanBuilder::scan(reference.clone(), provider_as_source(table), None)?.build(),
-            Ok(None) if source::looks_like_path(&shown) => {
+            Ok(None) | Err(_) if source::looks_like_path(&shown) => {
                 let message = format!("no table is named {shown}; a path is written in single quotes: '{shown}'");
                 Err(plan_error(message, span))
             }

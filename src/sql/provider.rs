@@ -69,7 +69,7 @@ impl DistillTable {
     /// `scan -> extract`; a second scan before it where the range of values isn't known.
     async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
         let input = state.create_physical_plan(&self.input).await?;
-        if input.boundedness().is_unbounded() {
+        if is_endless(&input) {
             return plan_err!(
                 "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
                  distill((SELECT * FROM ... LIMIT 100000), ...)",
@@ -89,8 +89,16 @@ impl DistillTable {
             (None, None) => None,
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
-        Ok(ExtractExec::new(Arc::clone(job), input, range, shape, locator))
+        Ok(ExtractExec::new(Arc::clone(job), input, range, shape, locator, state.config().target_partitions()))
     }
+}
+
+/// Whether the rows of `plan` never end. A limit that the optimizer has pushed into an endless scan leaves it marked as endless.
+fn is_endless(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let children = plan.children();
+    plan.boundedness().is_unbounded()
+        && plan.fetch().is_none()
+        && (children.is_empty() || children.into_iter().any(is_endless))
 }
 
 #[async_trait]

@@ -23,9 +23,11 @@ fn spoiled(change: impl FnOnce(&mut Vec<Option<Vec<u8>>>, &mut Vec<Option<i64>>)
 #[tokio::test]
 async fn a_source_without_rows_or_with_one_class_is_refused() {
     let ctx = session_with_table("t", pictures(12, 3));
+    ctx.register_batch("n", numbers(12, 2)).unwrap();
     for (source, options, part) in [
         ("(SELECT * FROM t WHERE id < 0)", "", "the query has no rows"),
-        ("t", ", classes => [5]", "of the classes 5"),
+        ("t", ", classes => [5]", "'5' is not a class of column 'label'; expected one of zero, one, two"),
+        ("n", ", classes => ['class 7', 'class 8']", "table n has no rows of the classes class 7, class 8"),
         ("(SELECT * FROM t WHERE label = 1)", "", "one class only, one in column 'label'"),
         ("t", ", classes => ['two']", "one class only, two"),
     ] {
@@ -132,6 +134,18 @@ async fn nothing_is_written_when_the_job_fails() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.parquet");
     let ctx = session_with_table("t", spoiled(|bytes, _| bytes[5] = Some(vec![1, 2, 3])));
-    message(&ctx, &format!("COPY ({}) TO '{}'", call("t", ""), out.display())).await;
+    let copy = |source: &str| format!("COPY ({}) TO '{}'", call(source, ""), out.display());
+    let failed = message(&ctx, &copy("t")).await;
+    assert!(failed.contains("row 5"), "{failed}");
     assert!(!out.exists());
+
+    // What was there before stays; a job that doesn't fail replaces it.
+    rows(&ctx, &copy("(SELECT * FROM t WHERE id <> 5)")).await.unwrap();
+    let before = std::fs::read(&out).unwrap();
+    message(&ctx, &copy("t")).await;
+    assert_eq!(std::fs::read(&out).unwrap(), before);
+
+    rows(&ctx, &format!("CREATE EXTERNAL TABLE o (image STRUCT<bytes BYTEA, path TEXT>, label BIGINT, id BIGINT) STORED AS PARQUET LOCATION '{}/o/'", dir.path().display())).await.unwrap();
+    message(&ctx, &format!("INSERT INTO o {}", call("t", ""))).await;
+    assert_eq!(std::fs::read_dir(dir.path().join("o")).map_or(0, |files| files.count()), 0);
 }

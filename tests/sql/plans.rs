@@ -16,7 +16,16 @@ async fn explain_shows_roles_extractors_bytes_and_scans() {
     let (dir, path) = train();
     let ctx = session();
     let query = format!("SELECT * FROM distill('{path}', ipc => 1, {SMALL})");
-    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @"");
+    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @r"
+    DistillExec: source=/.../train.parquet, ipc=1, method=auto, steps=2, seed=0, roles=[image: feature (Hugging Face Image), label: label (Hugging Face ClassLabel with 3 names), id: carried (neither label nor feature: NULL in the synthetic rows)]
+      CoalescePartitionsExec
+        AggregateExec: mode=FinalPartitioned, gby=[class@0 as class], aggr=[sketch]
+          RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
+            AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
+              RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
+                ExtractExec: rows=1x8x8 picture, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=24536, micro_batch=64, scans=1
+                  DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet
+    ");
 }
 
 #[tokio::test]
@@ -25,14 +34,37 @@ async fn projection_and_filter_inside_the_source_reach_the_parquet_reader() {
     let ctx = session();
     ctx.register_parquet("t", &path, Default::default()).await.unwrap();
     let query = format!("SELECT id FROM distill((SELECT * FROM t WHERE label < 2), ipc => 1, {SMALL}) WHERE id > 3");
-    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @"");
+    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @r"
+    FilterExec: id@0 > 3
+      RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
+        DistillExec: source=the query, ipc=1, method=auto, steps=2, seed=0, roles=[image: feature (Hugging Face Image), label: label (Hugging Face ClassLabel with 3 names), id: carried (neither label nor feature: NULL in the synthetic rows)]
+          CoalescePartitionsExec
+            AggregateExec: mode=FinalPartitioned, gby=[class@0 as class], aggr=[sketch]
+              RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
+                AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
+                  ExtractExec: rows=known at run, extractors=known at run, width=known at run, depth=known at run, features=known at run, frequencies=8, sketch_bytes_per_class=known at run, micro_batch=64, scans=1
+                    FilterExec: label@1 < 2
+                      RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
+                        DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet, predicate=label@1 < 2 AND label@1 < 2, pruning_predicate=label_null_count@1 != row_count@2 AND label_min@0 < 2 AND label_null_count@1 != row_count@2 AND label_min@0 < 2, required_guarantees=[]
+    ");
 }
 
 #[tokio::test]
 async fn numbers_of_unknown_range_take_two_scans() {
     let ctx = session_with_table("n", numbers(12, 2));
     let query = format!("SELECT * FROM distill(n, ipc => 1, {SMALL})");
-    insta::assert_snapshot!(explained(&ctx, &query, "").await, @"");
+    insta::assert_snapshot!(explained(&ctx, &query, "").await, @r"
+    DistillExec: source=table n, ipc=1, method=auto, steps=2, seed=0, roles=[features: feature (the only column of lists of numbers), label: label (named 'label')]
+      CoalescePartitionsExec
+        AggregateExec: mode=FinalPartitioned, gby=[class@0 as class], aggr=[sketch]
+          RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
+            AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
+              RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
+                ExtractExec: rows=vector of 4, extractors=2, width=8, depth=1, features=8, frequencies=8, sketch_bytes_per_class=4696, micro_batch=64, scans=2 (range, sketch)
+                  DataSourceExec: partitions=1, partition_sizes=[1]
+                  RangeExec: column=features
+                    DataSourceExec: partitions=1, partition_sizes=[1]
+    ");
     let query = format!("SELECT * FROM distill(n, ipc => 1, ranges => '0,20', {SMALL})");
     assert!(explained(&ctx, &query, "").await.contains("scans=1"));
 }
@@ -42,7 +74,12 @@ async fn the_logical_plan_is_a_scan_and_the_alias_names_its_columns() {
     let ctx = session_with_table("t", pictures(12, 3));
     let query = format!("SELECT d.b FROM distill(t, ipc => 1, {SMALL}) AS d(a, b, c) ORDER BY d.b");
     let plan = ctx.sql(&query).await.unwrap().into_optimized_plan().unwrap();
-    insta::assert_snapshot!(plan.display_indent(), @"");
+    insta::assert_snapshot!(plan.display_indent(), @r"
+    Sort: d.b ASC NULLS LAST
+      SubqueryAlias: d
+        Projection: distill.label AS b
+          TableScan: distill projection=[label]
+    ");
     let query = format!("SELECT distill.label FROM distill(t, ipc => 1, {SMALL})");
     assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "label"), [0, 1, 2]);
 }
