@@ -1,3 +1,4 @@
 mod cli;
+mod schemas;
 mod sql;
 mod support;
