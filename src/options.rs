@@ -40,8 +40,8 @@ impl fmt::Display for Value {
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
             /// The values as written in SQL.
@@ -121,6 +121,36 @@ choice! {
         Error = "error",
         /// Leave the row out and count it.
         Skip = "skip",
+        /// Take a missing feature of a table as missing: the synthetic rows miss it as often. A missing label stops the job.
+        Impute = "impute",
+    }
+}
+choice! {
+    /// How the numbers of a table are mapped to the extractors' input.
+    Curve {
+        /// Each column by its own numbers: linear, or by quantiles where its tails are heavy.
+        Auto = "auto",
+        /// Mean 0 and standard deviation 1.
+        Linear = "linear",
+        /// The inverse hyperbolic sine, a logarithm that takes 0 and negative numbers, then as linear.
+        Log = "log",
+        /// The rank among the column's numbers.
+        Quantile = "quantile",
+    }
+}
+choice! {
+    /// What the extractors are.
+    Network {
+        /// ConvNets for pictures, MLPs for lists of numbers, MLPs and Fourier features in turn for tables.
+        Auto = "auto",
+        /// The field's ConvNet, for pictures.
+        ConvNet = "convnet",
+        /// Random multilayer perceptrons, for vectors and tables.
+        Mlp = "mlp",
+        /// Random Fourier features (Rahimi and Recht 2007), for vectors and tables.
+        Fourier = "fourier",
+        /// MLPs and Fourier features in turn, for vectors and tables.
+        Mixed = "mixed",
     }
 }
 choice! {
@@ -166,6 +196,59 @@ impl fmt::Display for Range {
     }
 }
 
+/// What is declared of a feature column's values, so that no scan has to find it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ranges {
+    /// Of the numbers of the one list column: `0,16`.
+    List(Range),
+    /// Of each column of a table: `age=0..100, sex=female|male`.
+    Columns(Vec<(String, Declared)>),
+}
+
+/// What is declared of one column of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Declared {
+    /// The lowest and the highest number.
+    Numbers(Range),
+    /// The categories, as text.
+    Categories(Vec<String>),
+}
+
+impl Ranges {
+    /// What is declared of the one list column.
+    pub fn list(&self) -> Option<Range> {
+        match self {
+            Self::List(range) => Some(*range),
+            Self::Columns(_) => None,
+        }
+    }
+
+    /// What is declared of column `name` of a table.
+    pub fn column(&self, name: &str) -> Option<&Declared> {
+        match self {
+            Self::List(_) => None,
+            Self::Columns(columns) => columns.iter().find(|(n, _)| n == name).map(|(_, declared)| declared),
+        }
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = match self {
+            Self::List(range) => return range.fmt(f),
+            Self::Columns(columns) => columns,
+        };
+        for (i, (name, declared)) in columns.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            match declared {
+                Declared::Numbers(range) => write!(f, "{comma}{name}={}..{}", range.low, range.high)?,
+                Declared::Categories(values) => write!(f, "{comma}{name}={}", values.join("|"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The options of a distillation job. `None` means: chosen from the rows, see the option's documentation.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // each field is documented in SPECS, where users read it
@@ -173,11 +256,13 @@ pub struct Options {
     pub ipc: usize,
     pub label: Option<String>,
     pub features: Option<Vec<String>>,
+    pub categorical: Vec<String>,
     pub exclude: Vec<String>,
     pub classes: Option<Vec<String>>,
     pub method: Method,
     pub steps: Option<usize>,
     pub extractors: Option<usize>,
+    pub network: Network,
     pub width: Option<usize>,
     pub depth: Option<usize>,
     pub pool: PoolKind,
@@ -190,7 +275,8 @@ pub struct Options {
     pub mosaic: usize,
     pub augment: String,
     pub image_size: Option<ImageSize>,
-    pub ranges: Option<Range>,
+    pub ranges: Option<Ranges>,
+    pub curve: Curve,
     pub encoding: Encoding,
     pub reservoir_per_class: Option<usize>,
     pub on_null: OnNull,
@@ -207,11 +293,13 @@ impl Default for Options {
             ipc: 10,
             label: None,
             features: None,
+            categorical: vec![],
             exclude: vec![],
             classes: None,
             method: Method::Auto,
             steps: None,
             extractors: None,
+            network: Network::Auto,
             width: None,
             depth: None,
             pool: PoolKind::Random,
@@ -225,6 +313,7 @@ impl Default for Options {
             augment: "none".into(),
             image_size: None,
             ranges: None,
+            curve: Curve::Auto,
             encoding: Encoding::Source,
             reservoir_per_class: None,
             on_null: OnNull::Error,
@@ -307,13 +396,24 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         features,
         Kind::List,
-        "The feature columns. Default: the column of pictures or of lists of numbers.",
+        "The feature columns. Default: the column of pictures or of lists of numbers, else all columns of numbers and categories but dates, ids and the like.",
         list_option,
         shown_list_option
     ),
-    spec!(exclude, Kind::List, "Columns that are left out of features and label.", list, |v: &Vec<String>| shown_list(
-        v
-    )),
+    spec!(
+        categorical,
+        Kind::List,
+        "Integer columns of a table whose numbers are categories, not amounts. Text, dictionaries and booleans are categories anyway.",
+        list,
+        |v: &Vec<String>| shown_list(v)
+    ),
+    spec!(
+        exclude,
+        Kind::List,
+        "Columns that are neither features nor label, and not in the output either.",
+        list,
+        |v: &Vec<String>| shown_list(v)
+    ),
     spec!(
         classes,
         Kind::List,
@@ -341,6 +441,13 @@ pub static SPECS: &[OptionSpec] = &[
         "Frozen networks in the pool. Default: by method.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
+    ),
+    spec!(
+        network,
+        Kind::Choice(Network::VALUES),
+        "What the extractors are: 'convnet' for pictures; 'mlp', 'fourier' (random Fourier features) or 'mixed' for lists of numbers and tables; 'auto'.",
+        |n, v| Network::parse(n, &text(n, v)?),
+        shown
     ),
     spec!(
         width,
@@ -429,9 +536,16 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         ranges,
         Kind::Text,
-        "Lowest and highest value of a list column's numbers, 'low,high'. Default: 0,255 for bytes, else found by an earlier scan.",
-        |n, v| range(n, v).map(Some),
+        "Lowest and highest value of a list column's numbers, 'low,high'; or of each column of a table, 'age=0..100, sex=female|male'. Default: 0,255 for bytes, else found by an earlier scan.",
+        |n, v| ranges(n, v).map(Some),
         shown_option
+    ),
+    spec!(
+        curve,
+        Kind::Choice(Curve::VALUES),
+        "How the numbers of a table are scaled: 'linear', or 'log' or 'quantile' for heavy tails; 'auto' chooses for each column.",
+        |n, v| Curve::parse(n, &text(n, v)?),
+        shown
     ),
     spec!(
         encoding,
@@ -450,7 +564,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         on_null,
         Kind::Choice(OnNull::VALUES),
-        "Rows whose label or feature is NULL: 'error' or 'skip'.",
+        "Rows whose label or feature is NULL or NaN: 'error', 'skip', or, for features of a table, 'impute': synthetic rows miss values as often.",
         |n, v| OnNull::parse(n, &text(n, v)?),
         shown
     ),
@@ -524,6 +638,9 @@ impl Options {
         if self.pool_file.is_some() {
             for (name, set) in [
                 ("extractors", self.extractors.is_some()),
+                ("network", self.network != Network::Auto),
+                ("ranges", matches!(self.ranges, Some(Ranges::Columns(_)))),
+                ("curve", self.curve != Curve::Auto),
                 ("width", self.width.is_some()),
                 ("depth", self.depth.is_some()),
                 ("augment", self.augment != "none"),
@@ -638,10 +755,37 @@ fn image_size(name: &str, value: &Value) -> Result<ImageSize> {
     }
 }
 
-fn range(name: &str, value: &Value) -> Result<Range> {
+fn ranges(name: &str, value: &Value) -> Result<Ranges> {
+    let text = value.to_string();
+    if !text.contains('=') {
+        return Ok(Ranges::List(range(name, value, &text)?));
+    }
+    let column = |part: &str| -> Result<(String, Declared)> {
+        let wrong = || wrong(name, value, "'column=low..high' or 'column=a|b|c', separated by commas");
+        let (column, declared) = part.split_once('=').ok_or_else(wrong)?;
+        let declared = declared.trim();
+        Ok((column.trim().to_string(), match declared.split_once("..") {
+            Some((low, high)) => Declared::Numbers(range(name, value, &format!("{low},{high}"))?),
+            None => {
+                let values: Vec<String> = declared.split('|').map(|v| v.trim().to_string()).collect();
+                let distinct: std::collections::BTreeSet<_> = values.iter().collect();
+                if values.len() < 2 || distinct.len() < values.len() {
+                    return Err(wrong());
+                }
+                Declared::Categories(values)
+            }
+        }))
+    };
+    let columns: Vec<_> = text.split(',').map(column).collect::<Result<_>>()?;
+    match columns.iter().enumerate().find(|(i, (name, _))| columns[..*i].iter().any(|(n, _)| n == name)) {
+        Some((_, (twice, _))) => Err(Error::option(name, format!("column '{twice}' is declared twice"))),
+        None => Ok(Ranges::Columns(columns)),
+    }
+}
+
+fn range(name: &str, value: &Value, text: &str) -> Result<Range> {
     let expected = || wrong(name, value, "two numbers, 'low,high' with low < high");
-    let parts: Vec<f64> =
-        list(name, value)?.iter().map(|p| p.parse().map_err(|_| expected())).collect::<Result<_>>()?;
+    let parts: Vec<f64> = text.split(',').map(|p| p.trim().parse().map_err(|_| expected())).collect::<Result<_>>()?;
     match parts[..] {
         [low, high] if low < high && low.is_finite() && high.is_finite() => Ok(Range { low, high }),
         _ => Err(expected()),
@@ -703,6 +847,27 @@ mod tests {
         ] {
             let e = set(name, value).unwrap_err().to_string();
             assert!(e.contains(part) && e.contains(name), "{e}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_of_one_list_or_of_the_columns_of_a_table() {
+        let of = |text: &str| set("ranges", Value::Text(text.into())).map(|o| o.ranges.unwrap());
+        assert_eq!(of("0, 16").unwrap().list(), Some(Range { low: 0.0, high: 16.0 }));
+        let table = of("age=0..100, sex=female | male").unwrap();
+        assert_eq!(table.column("age"), Some(&Declared::Numbers(Range { low: 0.0, high: 100.0 })));
+        assert_eq!(table.column("sex"), Some(&Declared::Categories(vec!["female".into(), "male".into()])));
+        assert_eq!((table.list(), table.column("id")), (None, None));
+        assert_eq!(of(&table.to_string()).unwrap(), table);
+        for (text, part) in [
+            ("age=5..1", "low < high"),
+            ("age=0..1, 5", "column=low..high"),
+            ("sex=a|a", "column=a|b|c"),
+            ("sex=a", "column=a|b|c"),
+            ("a=0..1,a=0..2", "column 'a' is declared twice"),
+        ] {
+            let e = of(text).unwrap_err().to_string();
+            assert!(e.contains(part), "{text}: {e}");
         }
     }
 

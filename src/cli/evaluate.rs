@@ -170,12 +170,12 @@ impl Sets {
         let ctx = session(1, None, None)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let train = read::dataset(&ctx, &args.train, options).await?;
-            let test = read::dataset(&ctx, &args.test, options).await?;
-            let original = match &args.from {
-                Some(source) => Some(read::dataset(&ctx, source, options).await?),
-                None => None,
+            let sources: Vec<&str> = [args.train.as_str(), args.test.as_str()].into_iter().chain(args.from.as_deref()).collect();
+            let mut sets = read::datasets(&ctx, &sources, options).await?.into_iter();
+            let (Some(train), Some(test)) = (sets.next(), sets.next()) else {
+                return Err(Failure::new("no rows were read"));
             };
+            let original = sets.next();
             Ok(Self { train, test, original })
         })
     }

@@ -123,15 +123,19 @@ impl Inspected {
 
     /// Name and first pictures of each class.
     fn pictures(&self, layout: &Layout, options: &Options, most: usize, path: &Path) -> Outcome<Vec<sheet::Row>> {
+        let Some(feature) = layout.single() else {
+            return Err(Failure::new(format!("{}: a table without pictures can't be drawn", path.display())));
+        };
         let decoder = Decoder::new(layout, options)?;
         // The reader keeps the schema's order, whatever order the columns are asked for in.
-        let (feature, label) = if layout.feature < layout.label { (0, 1) } else { (1, 0) };
+        let order = if feature.column < layout.label { [0, 1] } else { [1, 0] };
         let place = format!("{}, ", path.display());
         let (mut shape, mut first_row) = (None, 0);
         let mut pictures: BTreeMap<Label, Vec<Vec<f32>>> = BTreeMap::new();
-        for batch in self.read(&[layout.feature, layout.label])? {
+        for batch in self.read(&[feature.column, layout.label])? {
             let batch = batch?;
-            let rows = decoder.decode(batch.column(feature), batch.column(label), shape, &place, first_row)?;
+            let columns = order.map(|i| batch.column(i).clone());
+            let rows = decoder.decode(&columns, None, shape, &place, first_row)?;
             first_row += batch.num_rows() as u64;
             for i in 0..rows.len() {
                 shape = Some(rows.shape);
@@ -146,7 +150,7 @@ impl Inspected {
                 Some(other) => format!(
                     "{}: column '{}' holds a {other}, which is no picture; --image-size HxW reads it as one",
                     path.display(),
-                    layout.feature_name()
+                    layout.name_of(feature)
                 ),
                 None => format!("{}: no rows to draw", path.display()),
             }));

@@ -1,41 +1,113 @@
-//! A source as SQL knows it flows in, its labelled rows, decoded and all in memory, flow out.
+//! Sources as SQL knows them flow in, their labelled rows, decoded alike and all in memory, flow out.
 
 use std::path::Path;
 
-use datafusion::prelude::SessionContext;
+use datafusion::common::Column;
+use datafusion::prelude::{DataFrame, Expr, SessionContext};
 use futures::TryStreamExt;
 
+use crate::arrow::datatypes::SchemaRef;
+use crate::arrow::record_batch::RecordBatch;
 use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
-use crate::options::Options;
-use crate::rows::{Decoder, Layout, Rows};
+use crate::options::{Curve, Options};
+use crate::rows::{Decoder, Layout, Profile, Rows, Shape, TableScaling};
 use crate::sql;
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 1024;
 
-/// Reads all labelled rows of `source`: a path, directory, glob or URL, a table, or a query in parentheses.
-pub(super) async fn dataset(ctx: &SessionContext, source: &str, options: &Options) -> Outcome<Dataset> {
-    let (rows, schema) = sql::read(ctx, source).await?;
-    let layout = Layout::infer(&schema, options)?;
-    let decoder = Decoder::new(&layout, options)?;
-    let names = [layout.feature_name(), layout.label_name()];
-    let quoted = names.map(|name| datafusion::prelude::Expr::Column(datafusion::common::Column::from_name(name)));
-    let mut stream = rows.select(quoted)?.execute_stream().await?;
-    let place = format!("{source}, ");
-    let (mut batches, mut shape, mut first_row): (Vec<Rows>, _, u64) = (vec![], None, 0);
-    while let Some(batch) = stream.try_next().await? {
-        for start in (0..batch.num_rows()).step_by(BATCH) {
-            let part = batch.slice(start, BATCH.min(batch.num_rows() - start));
-            let rows = decoder.decode(part.column(0), part.column(1), shape, &place, first_row + start as u64)?;
-            if !rows.is_empty() {
-                shape = Some(rows.shape);
-                batches.push(rows);
-            }
-        }
-        first_row += batch.num_rows() as u64;
+/// Reads all labelled rows of `sources`, each a path, directory, glob or URL, a table, or a query in parentheses. The roles of the columns
+/// are those of the first one, which the others are read for; of a table, columns that have no values there are no features.
+pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &Options) -> Outcome<Vec<Dataset>> {
+    let mut read = vec![];
+    for source in sources {
+        read.push((*source, sql::read(ctx, source).await?));
     }
-    Ok(Dataset::from_rows(source, batches)?)
+    let Some((first, (_, schema))) = read.first() else { return Ok(vec![]) };
+    let layout = Layout::infer(schema, options)?;
+    let options = match layout.single() {
+        Some(_) => options.clone(),
+        None => for_tables(ctx, first, &layout, options).await?,
+    };
+    let mut opened = vec![];
+    for (source, (frame, schema)) in read {
+        opened.push(Source::open(source, frame, &schema, &options).await?);
+    }
+    let scaling = match layout.single() {
+        Some(_) => None,
+        None => {
+            // Of all sources: the categories of each are known, and numbers keep their proportions, to be standardised later.
+            let mut profile = Profile::new(&opened[0].layout);
+            for source in &opened {
+                for batch in &source.batches {
+                    source.decoder.profile(batch.columns(), &mut profile)?;
+                }
+            }
+            let options = Options { ranges: None, curve: Curve::Linear, ..options.clone() };
+            Some(profile.scaling(&opened[0].layout, &options)?)
+        }
+    };
+    opened.iter().map(|source| source.dataset(scaling.as_ref())).collect()
+}
+
+/// The options with the features named that have values in `source`.
+async fn for_tables(ctx: &SessionContext, source: &str, layout: &Layout, options: &Options) -> Outcome<Options> {
+    let (frame, schema) = sql::read(ctx, source).await?;
+    let opened = Source::open(source, frame, &schema, options).await?;
+    let empty = |position: usize| opened.batches.iter().all(|b| b.column(position).null_count() == b.num_rows());
+    let named = layout.features.iter().enumerate().filter(|(position, _)| !empty(*position));
+    let features = named.map(|(_, feature)| layout.name_of(feature).to_string()).collect();
+    Ok(Options { features: Some(features), ..options.clone() })
+}
+
+/// One source, read.
+struct Source {
+    name: String,
+    layout: Layout,
+    decoder: Decoder,
+    /// The features, then the label.
+    batches: Vec<RecordBatch>,
+}
+
+impl Source {
+    async fn open(name: &str, frame: DataFrame, schema: &SchemaRef, options: &Options) -> Outcome<Self> {
+        let layout = Layout::infer(schema, options)?;
+        let decoder = Decoder::new(&layout, options)?;
+        let columns: Vec<Expr> = layout
+            .projection()
+            .into_iter()
+            .map(|i| Expr::Column(Column::from_name(layout.schema.field(i).name())))
+            .collect();
+        let batches = frame.select(columns)?.execute_stream().await?.try_collect().await?;
+        Ok(Self { name: name.into(), layout, decoder, batches })
+    }
+
+    /// Its rows, as numbers that a network can be trained on.
+    fn dataset(&self, scaling: Option<&TableScaling>) -> Outcome<Dataset> {
+        let place = format!("{}, ", self.name);
+        let (mut batches, mut shape, mut first_row): (Vec<Rows>, _, u64) = (vec![], None, 0);
+        for batch in &self.batches {
+            for start in (0..batch.num_rows()).step_by(BATCH) {
+                let part = batch.slice(start, BATCH.min(batch.num_rows() - start));
+                let rows =
+                    self.decoder.decode(part.columns(), scaling, shape, &place, first_row + start as u64)?;
+                if !rows.is_empty() {
+                    shape = Some(rows.shape);
+                    batches.push(match scaling {
+                        None => rows,
+                        Some(table) => Rows {
+                            shape: Shape::Vector { len: table.input_len() },
+                            values: table.scale(&rows.values),
+                            ..rows
+                        },
+                    });
+                }
+            }
+            first_row += batch.num_rows() as u64;
+        }
+        Ok(Dataset::from_rows(&self.name, batches)?)
+    }
 }
 
 /// The size of `source` where it is a single file.

@@ -7,15 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
-use crate::extract::{ConvNet, Mlp};
+use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
 use crate::kernels::{Transform, Wants};
-use crate::options::Options;
+use crate::options::{Network, Options};
 use crate::random::stream;
 use crate::rows::Shape;
 
-/// The extractor's input spans -SPAN to SPAN: the inputs' range as about two standard deviations either way, like the standardised pictures that
-/// the field's ConvNet is trained on.
-const SPAN: f32 = 2.0;
 /// Default extractors in a pool.
 const EXTRACTORS: usize = 16;
 /// Default channels of a [`ConvNet`]'s blocks.
@@ -26,34 +23,6 @@ const MLP_WIDTH: usize = 256;
 const MLP_DEPTH: usize = 2;
 /// Changes whenever the same recipe and weights give other features.
 const VERSION: &str = "datafusion-distill pool 1";
-
-/// The fixed affine map from the input's units to the extractor's: `x * scale + offset`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scaling {
-    /// Lowest value in the input's units.
-    pub low: f32,
-    /// Highest value in the input's units.
-    pub high: f32,
-    /// Factor.
-    pub scale: f32,
-    /// Offset.
-    pub offset: f32,
-}
-
-impl Scaling {
-    /// The map from `low..=high` to -2..=2; from a single value to 0.
-    pub fn for_range((low, high): (f32, f32)) -> Result<Self> {
-        if !(low.is_finite() && high.is_finite() && low <= high && (high - low).is_finite()) {
-            return Err(Error::option(
-                "ranges",
-                format!("values from {low} to {high} can't be scaled; expected finite low <= high"),
-            ));
-        }
-        let scale = if low < high { 2.0 * SPAN / (high - low) } else { 1.0 };
-        let scale = if scale.is_finite() { scale } else { 1.0 };
-        Ok(Self { low, high, scale, offset: -(low + (high - low) / 2.0) * scale })
-    }
-}
 
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +51,8 @@ pub struct PoolRecipe {
     pub source: Source,
     /// How many extractors.
     pub extractors: usize,
+    /// What they are; never `auto`.
+    pub network: Network,
     /// Channels or units of each layer.
     pub width: usize,
     /// Blocks or layers.
@@ -91,12 +62,23 @@ pub struct PoolRecipe {
 }
 
 impl PoolRecipe {
-    /// The recipe that `options` ask for, for rows of `shape` with values in `low..=high`. Reads the header of `pool_file`, if any: then
+    /// [`PoolRecipe::choose_scaled`] with the affine map of `range`.
+    pub fn choose(shape: Shape, range: (f32, f32), options: &Options) -> Result<Self> {
+        Self::choose_scaled(shape, Scaling::for_range(range)?, options)
+    }
+
+    /// The scaling that the option `pool_file` brings; `None` without the option, or if the file has no recipe.
+    pub fn scaling_of_file(options: &Options) -> Result<Option<Scaling>> {
+        let file = options.pool_file.as_ref().map(|path| PoolFile::read(path)).transpose()?;
+        Ok(file.and_then(|file| file.header).map(|header| header.recipe.scaling))
+    }
+
+    /// The recipe that `options` ask for, for rows of `shape` that are scaled by `scaling`. Reads the header of `pool_file`, if any: then
     /// everything, the scaling too, is the file's.
     ///
-    /// Errors: a pool file that can't be read or is for other rows, a range that can't be scaled, more blocks than the picture has room for,
-    /// augmentation of vectors.
-    pub fn choose(shape: Shape, range: (f32, f32), options: &Options) -> Result<Self> {
+    /// Errors: a pool file that can't be read or is for other rows, more blocks than the picture has room for, a network that doesn't suit
+    /// the rows, augmentation of vectors.
+    pub fn choose_scaled(shape: Shape, scaling: Scaling, options: &Options) -> Result<Self> {
         if shape.len() == 0 {
             return Err(Error::Data(format!("rows of shape {shape} hold no numbers; nothing can be extracted")));
         }
@@ -105,7 +87,7 @@ impl PoolRecipe {
             return Err(Error::option("augment", message));
         }
         if let Some(path) = &options.pool_file {
-            return PoolFile::read(path)?.recipe(path, shape, range);
+            return PoolFile::read(path)?.recipe(path, shape, scaling);
         }
         let (width, depth) = match shape {
             Shape::Picture { channels, height, width } => {
@@ -115,7 +97,8 @@ impl PoolRecipe {
         };
         let recipe = Self {
             shape,
-            scaling: Scaling::for_range(range)?,
+            network: network(options.network, shape, &scaling)?,
+            scaling,
             source: Source::Random { seed: options.seed },
             extractors: options.extractors.unwrap_or(EXTRACTORS),
             width: options.width.unwrap_or(width),
@@ -124,6 +107,20 @@ impl PoolRecipe {
         };
         recipe.checked_feature_len()?;
         Ok(recipe)
+    }
+
+    /// Whether extractor `n` is Fourier features: every second one of a mixed pool.
+    fn is_fourier(&self, n: usize) -> bool {
+        match self.network {
+            Network::Fourier => true,
+            Network::Mixed => n % 2 == 1,
+            _ => false,
+        }
+    }
+
+    /// The shape of the extractors' input.
+    pub fn input_shape(&self) -> Shape {
+        self.scaling.input_shape(self.shape)
     }
 
     /// The length of each extractor's features.
@@ -138,6 +135,23 @@ impl PoolRecipe {
             }
             Shape::Vector { .. } => Ok(self.width),
         }
+    }
+}
+
+/// The network that `asked` is for these rows.
+fn network(asked: Network, shape: Shape, scaling: &Scaling) -> Result<Network> {
+    match (asked, shape) {
+        (Network::Auto | Network::ConvNet, Shape::Picture { .. }) => Ok(Network::ConvNet),
+        (Network::Auto, Shape::Vector { .. }) if scaling.table().is_some() => Ok(Network::Mixed),
+        (Network::Auto, Shape::Vector { .. }) => Ok(Network::Mlp),
+        (Network::ConvNet, Shape::Vector { .. }) => {
+            let message = format!("'convnet' is for pictures, and a row is a {shape}; use 'mlp', 'fourier' or 'mixed'");
+            Err(Error::option("network", message))
+        }
+        (other, Shape::Picture { .. }) => {
+            Err(Error::option("network", format!("'{other}' is for lists of numbers and tables, and a row is a {shape}; use 'convnet'")))
+        }
+        (other, Shape::Vector { .. }) => Ok(other),
     }
 }
 
@@ -161,6 +175,7 @@ struct Member {
 enum Net {
     Conv(ConvNet),
     Mlp(Mlp),
+    Fourier(Fourier),
 }
 
 impl Net {
@@ -168,17 +183,19 @@ impl Net {
         let tensors = match self {
             Net::Conv(net) => net.tensors(prefix),
             Net::Mlp(net) => net.tensors(prefix),
+            Net::Fourier(net) => net.tensors(prefix),
         };
         let mut tensors: Vec<_> = tensors.into_iter().collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         tensors
     }
 
-    /// Width and depth.
-    fn size(&self) -> (usize, usize) {
+    /// Width and depth; of Fourier features, which have one layer, the depth that the recipe gives MLPs beside them.
+    fn size(&self, recipe: &PoolRecipe) -> (usize, usize) {
         match self {
             Net::Conv(net) => (net.width(), net.blocks.len()),
             Net::Mlp(net) => (net.feature_len(), net.layers.len()),
+            Net::Fourier(net) => (net.feature_len(), recipe.depth),
         }
     }
 }
@@ -193,9 +210,12 @@ impl Pool {
                     .map(|n| {
                         let rng = &mut stream(*seed, &format!("extractor {n}"));
                         let (width, depth) = (recipe.width, recipe.depth);
-                        Ok(match recipe.shape {
+                        Ok(match recipe.input_shape() {
                             Shape::Picture { channels, height, width: w } => {
                                 Net::Conv(ConvNet::random([channels, height, w], width, depth, rng, device)?)
+                            }
+                            Shape::Vector { len } if recipe.is_fourier(n) => {
+                                Net::Fourier(Fourier::random(len, width, rng, device)?)
                             }
                             Shape::Vector { len } => Net::Mlp(Mlp::random(len, width, depth, rng, device)?),
                         })
@@ -245,10 +265,8 @@ impl Pool {
         if !values.len().is_multiple_of(shape.len().max(1)) {
             return Err(Error::Data(format!("{} numbers are no whole number of rows of {shape}", values.len())));
         }
-        let Scaling { scale, offset, .. } = self.recipe.scaling;
-        let scaled: Vec<f32> = values.iter().map(|v| v * scale + offset).collect();
-        let dims = [vec![values.len() / shape.len().max(1)], shape.dims()].concat();
-        Ok(Tensor::from_vec(scaled, dims, &self.device)?)
+        let dims = [vec![values.len() / shape.len().max(1)], self.recipe.input_shape().dims()].concat();
+        Ok(Tensor::from_vec(self.recipe.scaling.scale(values), dims, &self.device)?)
     }
 
     /// Scaled rows `[batch, ..shape.dims()]` to features `[batch, feature_len]` of extractor `member`, its transform applied
@@ -265,6 +283,7 @@ impl Pool {
         match &member.net {
             Net::Conv(net) => net.forward(&rows, Wants { weights: false, ..wants }),
             Net::Mlp(net) => net.forward(&rows),
+            Net::Fourier(net) => net.forward(&rows),
         }
     }
 
@@ -286,7 +305,7 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
     let mut nets = vec![];
     for n in 0..recipe.extractors {
         let prefix = format!("extractors.{n}");
-        let net = match recipe.shape {
+        let net = match recipe.input_shape() {
             Shape::Picture { channels, height, width } => {
                 let mut net =
                     ConvNet::from_tensors([channels, height, width], &file.tensors, &prefix).map_err(in_file)?;
@@ -294,6 +313,11 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
                     (*weight, *affine) = (weight.to_device(device)?, affine.to_device(device)?);
                 }
                 Net::Conv(net)
+            }
+            Shape::Vector { len } if recipe.is_fourier(n) => {
+                let mut net = Fourier::from_tensors(len, &file.tensors, &prefix).map_err(in_file)?;
+                (net.weight, net.bias) = (net.weight.to_device(device)?, net.bias.to_device(device)?);
+                Net::Fourier(net)
             }
             Shape::Vector { len } => {
                 let mut net = Mlp::from_tensors(len, &file.tensors, &prefix).map_err(in_file)?;
@@ -303,7 +327,7 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
                 Net::Mlp(net)
             }
         };
-        let (width, depth) = net.size();
+        let (width, depth) = net.size(recipe);
         if (width, depth) != (recipe.width, recipe.depth) {
             let (expected_width, expected_depth) = (recipe.width, recipe.depth);
             let message = format!(
@@ -318,8 +342,8 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
 
 fn fingerprint(recipe: &PoolRecipe, members: &[Member]) -> Result<String> {
     let mut hasher = blake3::Hasher::new_derive_key(VERSION);
-    let PoolRecipe { shape, scaling, extractors, width, depth, .. } = recipe;
-    hasher.update(format!("{shape:?} {scaling:?} {extractors} {width} {depth}").as_bytes());
+    let PoolRecipe { shape, scaling, extractors, network, width, depth, .. } = recipe;
+    hasher.update(format!("{shape:?} {scaling:?} {extractors} {network} {width} {depth}").as_bytes());
     for (n, member) in members.iter().enumerate() {
         // Debug prints the shortest text that gives each number back.
         hasher.update(format!("{n} {:?}", member.transform).as_bytes());

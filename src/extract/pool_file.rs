@@ -1,7 +1,8 @@
 //! A safetensors file flows in, a pool's recipe and weights flow out; and back.
 //!
 //! Extractor `N`'s tensors are `extractors.N.blocks.M.weight` `[width, in, 3, 3]` and `extractors.N.blocks.M.affine` `[2, width]` (scale, then shift) for
-//! pictures, `extractors.N.layers.M.weight` `[width, in]` and `extractors.N.layers.M.bias` `[width]` for vectors, `N` and `M` counted from 0. The
+//! pictures, `extractors.N.layers.M.weight` `[width, in]` and `extractors.N.layers.M.bias` `[width]` for vectors (`extractors.N.fourier.weight` and
+//! `extractors.N.fourier.bias` where they are Fourier features), `N` and `M` counted from 0. The
 //! metadata entry `datafusion-distill` holds recipe and transform seed as JSON. A file without it works too: width, depth and the number of
 //! extractors follow from names and shapes, the input scaling from the rows' range, and there are no transforms.
 
@@ -15,8 +16,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::extract::pool::{PoolRecipe, Scaling, Source};
+use crate::extract::Scaling;
+use crate::extract::pool::{PoolRecipe, Source};
 use crate::extract::weights::count;
+use crate::options::Network;
 use crate::rows::Shape;
 
 /// The metadata entry.
@@ -57,8 +60,8 @@ impl PoolFile {
         Ok(Self { header, tensors })
     }
 
-    /// The recipe for rows of `shape`; without a header, `range` gives the scaling.
-    pub fn recipe(&self, path: &str, shape: Shape, range: (f32, f32)) -> Result<PoolRecipe> {
+    /// The recipe for rows of `shape`; without a header, `scaling` is the scaling.
+    pub fn recipe(&self, path: &str, shape: Shape, scaling: Scaling) -> Result<PoolRecipe> {
         let source = Source::File { path: path.into() };
         if let Some(Header { recipe, .. }) = &self.header {
             if recipe.shape != shape {
@@ -81,9 +84,10 @@ impl PoolFile {
         };
         Ok(PoolRecipe {
             shape,
-            scaling: Scaling::for_range(range)?,
+            scaling,
             source,
             extractors: count(&self.tensors, "", "extractors"),
+            network: if kind == "blocks" { Network::ConvNet } else { Network::Mlp },
             width,
             depth: count(&self.tensors, "extractors.0", kind),
             augment: "none".into(),

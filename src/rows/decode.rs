@@ -7,9 +7,10 @@ use crate::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray
 use crate::arrow::buffer::NullBuffer;
 use crate::arrow::datatypes::DataType;
 use crate::error::{Error, Result};
-use crate::options::{ImageSize, OnNull, Options};
+use crate::options::{ImageSize, OnNull, Options, Ranges};
 use crate::rows::form::{append_channels_first, shape_of};
 use crate::rows::lists::{Lists, Row};
+use crate::rows::table::{Profile, Seen, TableBatch, TableDecoder, TableScaling};
 use crate::rows::{Label, Layout, Shape, form::Order, picture};
 
 /// Decoded rows, in the input's own units (pictures 0..255), pictures channel first.
@@ -45,12 +46,32 @@ impl Rows {
 /// Decodes the feature and label columns of one source. Shared by threads, each with its own batches.
 #[derive(Debug)]
 pub struct Decoder {
-    label: String,
-    feature: String,
+    labels: Labels,
+    features: Columns,
+}
+
+#[derive(Debug)]
+enum Columns {
+    /// One column of pictures or lists.
+    Single(CellDecoder),
+    /// The columns of a table.
+    Table(TableDecoder),
+}
+
+/// Which labels a job keeps.
+#[derive(Debug)]
+struct Labels {
+    name: String,
     on_null: OnNull,
     /// Negative labels of a Hugging Face ClassLabel mean: not labelled.
     negative_is_null: bool,
     classes: Option<BTreeSet<Label>>,
+}
+
+/// Decodes one column of pictures or lists.
+#[derive(Debug)]
+pub(super) struct CellDecoder {
+    pub(super) name: String,
     image_size: Option<ImageSize>,
     /// `ranges`, which the numbers of lists must keep to.
     range: Option<(f32, f32)>,
@@ -64,13 +85,13 @@ pub struct Decoder {
 const RESERVED: usize = 1 << 24;
 
 /// The features of one batch.
-enum Features<'a> {
+pub(super) enum Features<'a> {
     Pictures { structs: Option<&'a NullBuffer>, bytes: Bytes<'a> },
     Lists(Lists),
 }
 
 /// Why a row can't be used.
-enum Unusable {
+pub(super) enum Unusable {
     /// NULL, NaN or infinite: `on_null` decides.
     Null(String),
     /// Anything else: an error.
@@ -80,24 +101,21 @@ enum Unusable {
 impl Decoder {
     /// A decoder for `layout`. The options must be those that `layout` was inferred with.
     pub fn new(layout: &Layout, options: &Options) -> Result<Self> {
-        let fixed = match layout.static_form(options)? {
-            Some(form) => Some(form),
-            None => layout.static_shape(options).map(|shape| (shape, Order::ChannelsFirst)),
-        };
-        Ok(Self {
-            label: layout.label_name().into(),
-            feature: layout.feature_name().into(),
+        let labels = Labels {
+            name: layout.label_name().into(),
             on_null: options.on_null,
             negative_is_null: layout.class_names.is_some(),
             classes: layout.classes(options)?,
-            image_size: options.image_size,
-            range: options.ranges.map(|range| (range.low as f32, range.high as f32)),
-            fixed,
-            order: layout.order.clone(),
-        })
+        };
+        let features = match layout.single() {
+            Some(_) => Columns::Single(CellDecoder::new(layout, 0, options)?),
+            None => Columns::Table(TableDecoder::new(layout, options)?),
+        };
+        Ok(Self { labels, features })
     }
 
-    /// Decodes one batch. `expected` is the shape of the rows before, where known: other sizes are an error. `place`
+    /// Decodes one batch: `columns` are the features, in the layout's order, then the label. `scaling` is that of a table. `expected` is the
+    /// shape of the rows before, where known: other sizes are an error. `place`
     /// and `first_row` (the number of the batch's first row there) go into errors. The shape of a batch without usable rows
     /// is `expected`, or `Vector { len: 0 }`.
     ///
@@ -105,23 +123,27 @@ impl Decoder {
     ///
     /// Fails with [`Error::Row`] for undecodable pictures, other shapes, numbers outside `ranges`, and, unless
     /// `on_null => 'skip'`, for NULL labels (a negative Hugging Face ClassLabel is one), NULL features and numbers that
-    /// are NULL, NaN or infinite.
+    /// are NULL, NaN or infinite (which `'impute'` takes as missing in tables).
     pub fn decode(
         &self,
-        feature: &ArrayRef,
-        label: &ArrayRef,
+        columns: &[ArrayRef],
+        scaling: Option<&TableScaling>,
         expected: Option<Shape>,
         place: &str,
         first_row: u64,
     ) -> Result<Rows> {
-        if feature.len() != label.len() {
-            return Err(Error::Data(format!("{} features come with {} labels", feature.len(), label.len())));
-        }
-        let features = self.features(feature)?;
-        let labels = Label::from_array(&self.label, label)?;
+        let (features, label) = split(columns)?;
+        let labels = Label::from_array(&self.labels.name, label)?;
+        let mut batch = match (&self.features, scaling) {
+            (Columns::Single(decoder), _) => {
+                Batch::Single { decoder, features: decoder.features(&features[0])?, known: decoder.known(expected) }
+            }
+            (Columns::Table(decoder), Some(scaling)) => Batch::Table(decoder.batch(features, scaling)?),
+            (Columns::Table(_), None) => return Err(Error::Data("a table can't be decoded before its scaling is known".into())),
+        };
         let none = Shape::Vector { len: 0 };
         let mut rows = Rows { shape: expected.unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
-        let mut known = expected.or(self.fixed.map(|(shape, _)| shape));
+        let count = labels.len();
         for (i, label) in labels.into_iter().enumerate() {
             let error = |column: &str, message| Error::Row {
                 place: place.into(),
@@ -129,53 +151,133 @@ impl Decoder {
                 column: column.into(),
                 message,
             };
-            let label = match self.usable(label) {
-                Ok(label) if self.classes.as_ref().is_some_and(|classes| !classes.contains(&label)) => {
-                    rows.skipped += 1;
-                    continue;
-                }
-                Ok(label) => label,
-                Err(_) if self.on_null == OnNull::Skip => {
-                    rows.skipped += 1;
-                    continue;
-                }
-                Err(message) => return Err(error(&self.label, message)),
+            let Some(label) = self.labels.usable(label).map_err(|message| error(&self.labels.name, message))? else {
+                rows.skipped += 1;
+                continue;
             };
-            match self.append(&features, i, known, &mut rows.values) {
+            let before = rows.values.len();
+            match batch.append(i, &mut rows.values) {
                 Ok(shape) => {
                     if rows.labels.is_empty() {
                         rows.shape = shape;
-                        rows.values.reserve((feature.len() - i - 1).saturating_mul(shape.len()).min(RESERVED));
-                        known = Some(shape);
+                        rows.values.reserve((count - i - 1).saturating_mul(shape.len()).min(RESERVED));
                     }
                     rows.labels.push(label);
                 }
-                Err(Unusable::Null(_)) if self.on_null == OnNull::Skip => rows.skipped += 1,
-                Err(Unusable::Null(message)) => {
-                    let way_out = "; leave such rows out with on_null => 'skip'";
-                    return Err(error(&self.feature, message + way_out));
+                Err((_, Unusable::Null(_))) if self.labels.on_null == OnNull::Skip => {
+                    rows.values.truncate(before);
+                    rows.skipped += 1;
                 }
-                Err(Unusable::Bad(message)) => return Err(error(&self.feature, message)),
+                Err((column, Unusable::Null(message))) => {
+                    return Err(error(column, format!("{message}; {}", self.way_out())));
+                }
+                Err((column, Unusable::Bad(message))) => return Err(error(column, message)),
             }
         }
         Ok(rows)
     }
 
-    /// The lowest and the highest of the finite numbers of a batch of lists, all its rows included; `None` where there
-    /// are none. Pictures always go from 0 to 255.
-    pub fn range_of(&self, feature: &ArrayRef) -> Result<Option<(f32, f32)>> {
-        let Features::Lists(lists) = self.features(feature)? else { return Ok(Some((0.0, 255.0))) };
-        let mut range = (f32::INFINITY, f32::NEG_INFINITY);
-        for i in 0..feature.len() {
-            if let Row::Numbers { numbers, .. } = lists.row(i) {
-                let finite = numbers.iter().filter(|v| v.is_finite());
-                range = finite.fold(range, |(low, high), v| (low.min(*v), high.max(*v)));
+    fn way_out(&self) -> &'static str {
+        match self.features {
+            Columns::Single(_) => SKIP,
+            Columns::Table(_) => {
+                "leave such rows out with on_null => 'skip', or let synthetic rows miss values too with on_null => 'impute'"
             }
         }
-        Ok((range.0 <= range.1).then_some(range))
     }
 
-    fn features<'a>(&self, array: &'a ArrayRef) -> Result<Features<'a>> {
+    /// Adds the rows of a batch, as [`Decoder::decode`] takes it, to `profile`; rows that can't be used are left out.
+    pub fn profile(&self, columns: &[ArrayRef], profile: &mut Profile) -> Result<()> {
+        let (features, label) = split(columns)?;
+        let labels = Label::from_array(&self.labels.name, label)?;
+        let wanted = |label| matches!(self.labels.usable(label), Ok(Some(_)));
+        let rows: Vec<usize> = labels.into_iter().enumerate().filter(|(_, l)| wanted(l.clone())).map(|(i, _)| i).collect();
+        match &self.features {
+            Columns::Single(decoder) => {
+                let cells = decoder.features(&features[0])?;
+                let mut values = vec![];
+                for i in rows {
+                    values.clear();
+                    if let Ok(shape) = decoder.append(&cells, i, None, &mut values) {
+                        profile.add(&[Seen::Numbers(Some((shape, &values)))]);
+                    }
+                }
+                Ok(())
+            }
+            Columns::Table(decoder) => decoder.profile(features, &rows, self.labels.on_null, profile),
+        }
+    }
+}
+
+/// The features and the label.
+fn split(columns: &[ArrayRef]) -> Result<(&[ArrayRef], &ArrayRef)> {
+    match columns.split_last() {
+        Some((label, features)) if !features.is_empty() => Ok((features, label)),
+        _ => Err(Error::Data(format!("{} columns, expected the features and the label", columns.len()))),
+    }
+}
+
+const SKIP: &str = "leave such rows out with on_null => 'skip'";
+
+impl Labels {
+    /// The label; none where its row is left out; else what is wrong with it.
+    fn usable(&self, label: Option<Label>) -> Result<Option<Label>, String> {
+        match label {
+            None if self.on_null == OnNull::Skip => Ok(None),
+            None => Err(format!("NULL label; {SKIP}")),
+            Some(Label::Int(v)) if v < 0 && self.negative_is_null => match self.on_null {
+                OnNull::Skip => Ok(None),
+                _ => Err(format!("label {v}: a negative Hugging Face label means that the row has none; {SKIP}")),
+            },
+            Some(label) if self.classes.as_ref().is_some_and(|classes| !classes.contains(&label)) => Ok(None),
+            Some(label) => Ok(Some(label)),
+        }
+    }
+}
+
+/// The features of a batch, ready to be taken row by row.
+enum Batch<'a> {
+    Single { decoder: &'a CellDecoder, features: Features<'a>, known: Option<Shape> },
+    Table(TableBatch<'a>),
+}
+
+impl Batch<'_> {
+    /// Appends the numbers of row `i`; else the column at fault and why.
+    fn append(&mut self, i: usize, out: &mut Vec<f32>) -> Result<Shape, (&str, Unusable)> {
+        match self {
+            Self::Single { decoder, features, known } => {
+                let shape = decoder.append(features, i, *known, out).map_err(|e| (decoder.name.as_str(), e))?;
+                *known = Some(shape);
+                Ok(shape)
+            }
+            Self::Table(batch) => batch.append(i, out),
+        }
+    }
+}
+
+impl CellDecoder {
+    /// A decoder of the `index`th feature.
+    pub(super) fn new(layout: &Layout, index: usize, options: &Options) -> Result<Self> {
+        let feature = &layout.features[index];
+        let fixed = match layout.static_form(feature, options)? {
+            Some(form) => Some(form),
+            None => layout.shape_of(feature, options).map(|shape| (shape, Order::ChannelsFirst)),
+        };
+        Ok(Self {
+            name: layout.name_of(feature).into(),
+            image_size: options.image_size,
+            range: options.ranges.as_ref().and_then(Ranges::list).map(|range| (range.low as f32, range.high as f32)),
+            fixed,
+            order: layout.orders[index].clone(),
+        })
+    }
+
+    /// The shape that the next row must have.
+    fn known(&self, expected: Option<Shape>) -> Option<Shape> {
+        expected.or(self.fixed.map(|(shape, _)| shape))
+    }
+
+    pub(super) fn features<'a>(&self, array: &'a ArrayRef) -> Result<Features<'a>> {
         let (structs, bytes) = match array.as_struct_opt() {
             Some(picture) => (picture.nulls(), picture.column_by_name("bytes")),
             None => (None, Some(array)),
@@ -185,24 +287,13 @@ impl Decoder {
         }
         let lists = Lists::read(array)?.map(Features::Lists);
         lists.ok_or_else(|| {
-            Error::column(&self.feature, format!("a {} holds neither pictures nor lists of numbers", array.data_type()))
+            Error::column(&self.name, format!("a {} holds neither pictures nor lists of numbers", array.data_type()))
         })
-    }
-
-    fn usable(&self, label: Option<Label>) -> Result<Label, String> {
-        let way_out = "leave such rows out with on_null => 'skip'";
-        match label {
-            None => Err(format!("NULL label; {way_out}")),
-            Some(Label::Int(v)) if v < 0 && self.negative_is_null => {
-                Err(format!("label {v}: a negative Hugging Face label means that the row has none; {way_out}"))
-            }
-            Some(label) => Ok(label),
-        }
     }
 
     /// Appends the numbers of row `i` and returns its shape, which must be `known`. Appends nothing to rows that
     /// `on_null` may skip.
-    fn append(
+    pub(super) fn append(
         &self,
         features: &Features<'_>,
         i: usize,
@@ -281,7 +372,7 @@ impl Decoder {
 }
 
 /// A binary column of any layout.
-enum Bytes<'a> {
+pub(super) enum Bytes<'a> {
     Binary(&'a BinaryArray),
     Large(&'a LargeBinaryArray),
     View(&'a BinaryViewArray),

@@ -3,27 +3,31 @@
 use std::sync::Arc;
 
 use crate::arrow::array::{
-    ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray, LargeStringArray, StringArray, StringViewArray,
-    StructArray, new_null_array,
+    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Float32Array, Float64Array, LargeBinaryArray, LargeStringArray,
+    StringArray, StringViewArray, StructArray, UInt32Array, new_null_array,
 };
+use crate::arrow::compute::{cast, nullif, take};
 use crate::arrow::datatypes::{DataType, Field};
 use crate::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::rows::form::{Order, append_stored, storage_dims};
 use crate::rows::layout::tensor_type;
-use crate::rows::{FeatureKind, Label, Layout, Role, Shape, lists, picture};
+use crate::rows::table::{self, TableScaling};
+use crate::rows::{FeatureKind, Label, Layout, Shape, lists, picture};
 
-/// `values` `[labels.len(), shape.len()]`, in the input's units, as a batch of `layout.output_schema(options)`.
+/// `values` `[labels.len(), shape.len()]`, in the input's units, as a batch of `layout.output_schema(options)`. `scaling` is that of a table, and
+/// `values` its raw rows.
 ///
-/// Pictures become PNG of 8 bits, rounded and clamped to 0..255, without a path; lists get their numbers back in their own type
-/// and order, whole numbers rounded and clamped to the type's range; other columns are NULL. `layout` must be the one
+/// Pictures become PNG of 8 bits, rounded and clamped to 0..255, without a path; lists and numbers come in their own type
+/// and order, whole numbers rounded and clamped to the type's range; carried columns are NULL. `layout` must be the one
 /// (or a clone of it) that the rows were decoded with: it knows the order of nested lists.
 ///
-/// Fails with [`Error::Data`] where the values don't fit the shape, or shape or labels don't fit the column's type.
+/// Fails with [`Error::Data`] where the values don't fit the shape, or shape, values or labels don't fit the column's type.
 pub fn encode(
     layout: &Layout,
     options: &Options,
+    scaling: Option<&TableScaling>,
     shape: Shape,
     values: &[f32],
     labels: &[Label],
@@ -31,22 +35,45 @@ pub fn encode(
     if shape.len() == 0 || Some(values.len()) != labels.len().checked_mul(shape.len()) {
         return Err(Error::Data(format!("{} numbers can't be {} rows, each a {shape}", values.len(), labels.len())));
     }
+    let cells = match (layout.single(), scaling) {
+        (Some(_), _) => vec![table::Column::Cells(shape, values.to_vec())],
+        (None, Some(scaling)) => table::split(scaling, values),
+        (None, None) => return Err(Error::Data("a table can't be written without its scaling".into())),
+    };
+    if cells.len() != layout.features.len() {
+        return Err(Error::Data(format!("{} columns of features, expected {}", cells.len(), layout.features.len())));
+    }
     let schema = layout.output_schema(options)?;
-    let columns = schema.fields().iter().zip(&layout.columns).map(|(field, column)| match column.role {
-        Role::Label => Label::to_array(labels, field.data_type()),
-        Role::Feature => feature(layout, options, field, shape, values),
-        Role::Carried | Role::Excluded => Ok(new_null_array(field.data_type(), labels.len())),
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let mut columns = vec![];
+    for (position, field) in layout.output_columns().zip(schema.fields()) {
+        let feature = layout.features.iter().position(|f| f.column == position);
+        columns.push(match feature {
+            _ if position == layout.label => Label::to_array(labels, field.data_type())?,
+            Some(index) => match &cells[index] {
+                table::Column::Cells(shape, values) => pictures_or_lists(layout, index, options, field, *shape, values)?,
+                table::Column::Numbers(values) => scalars(values, field)?,
+                table::Column::Categories(values) => categories(values, field)?,
+            },
+            None => new_null_array(field.data_type(), labels.len()),
+        });
+    }
     let rows = RecordBatchOptions::new().with_row_count(Some(labels.len()));
     Ok(RecordBatch::try_new_with_options(schema, columns, &rows)?)
 }
 
-fn feature(layout: &Layout, options: &Options, field: &Field, shape: Shape, values: &[f32]) -> Result<ArrayRef> {
-    let rows = values.len() / shape.len();
-    if layout.kind == FeatureKind::Numbers {
-        let form = layout.static_form(options)?;
-        let order = form.map(|(_, order)| order).or(layout.order.get().copied()).unwrap_or(Order::ChannelsLast);
+fn pictures_or_lists(
+    layout: &Layout,
+    index: usize,
+    options: &Options,
+    field: &Field,
+    shape: Shape,
+    values: &[f32],
+) -> Result<ArrayRef> {
+    let feature = &layout.features[index];
+    let rows = values.len() / shape.len().max(1);
+    if feature.kind == FeatureKind::Numbers {
+        let form = layout.static_form(feature, options)?;
+        let order = form.map(|(_, order)| order).or(layout.orders[index].get().copied()).unwrap_or(Order::ChannelsLast);
         return numbers(field.data_type(), shape, order, values, rows);
     }
     if *field.data_type() == tensor_type() {
@@ -66,6 +93,48 @@ fn feature(layout: &Layout, options: &Options, field: &Field, shape: Shape, valu
         }
         data_type => binary(&png, data_type),
     }
+}
+
+/// Numbers in a column's own type; NULL, or NaN where the column can't be NULL, for those that are missing.
+fn scalars(values: &[Option<f32>], field: &Field) -> Result<ArrayRef> {
+    let absent = |v: &Option<f32>| v.is_none();
+    if values.iter().any(absent) && !field.is_nullable() {
+        let with_nan = Float32Array::from_iter_values(values.iter().map(|v| v.unwrap_or(f32::NAN)));
+        return Ok(cast(&with_nan, field.data_type())?);
+    }
+    let whole = values.iter().map(|v| v.unwrap_or(0.0)).collect();
+    let array = match field.data_type() {
+        // The f64 of the shortest decimal: 0.1 stays 0.1, though it has been through an f32.
+        DataType::Float64 => {
+            let exact = |v: &Option<f32>| v.map_or(0.0, |v| v.to_string().parse().unwrap_or(f64::from(v)));
+            Arc::new(Float64Array::from_iter_values(values.iter().map(exact))) as ArrayRef
+        }
+        data_type => lists::elements(whole, data_type)?,
+    };
+    if !values.iter().any(absent) {
+        return Ok(array);
+    }
+    Ok(nullif(&array, &BooleanArray::from_iter(values.iter().map(|v| Some(v.is_none()))))?)
+}
+
+/// Categories in a column's own type.
+fn categories(values: &[Option<&Label>], field: &Field) -> Result<ArrayRef> {
+    let present: Vec<Label> = values.iter().flatten().map(|v| (*v).clone()).collect();
+    if present.len() < values.len() && !field.is_nullable() {
+        return Err(Error::Data(format!("column '{}' is NOT NULL, but a synthetic row has none", field.name())));
+    }
+    let dense = Label::to_array(&present, field.data_type())?;
+    if present.len() == values.len() {
+        return Ok(dense);
+    }
+    let mut next = 0u32;
+    let positions = UInt32Array::from_iter(values.iter().map(|v| {
+        v.map(|_| {
+            next += 1;
+            next - 1
+        })
+    }));
+    Ok(take(&dense, &positions, None)?)
 }
 
 fn numbers(data_type: &DataType, shape: Shape, order: Order, values: &[f32], rows: usize) -> Result<ArrayRef> {

@@ -17,7 +17,11 @@ pub(super) struct HuggingFace(Value);
 
 impl HuggingFace {
     pub(super) fn of(schema: &Schema) -> Self {
-        let metadata = schema.metadata().get(KEY).and_then(|text| serde_json::from_str(text).ok());
+        Self::of_metadata(schema.metadata())
+    }
+
+    pub(super) fn of_metadata(metadata: &HashMap<String, String>) -> Self {
+        let metadata = metadata.get(KEY).and_then(|text| serde_json::from_str(text).ok());
         Self(metadata.unwrap_or(Value::Null))
     }
 
@@ -64,6 +68,16 @@ impl HuggingFace {
                 json!({"dtype": "float32", "_type": "Value"}),
                 |inner, _| json!({"feature": inner, "_type": "Sequence"}),
             );
+            metadata.insert(KEY.into(), self.0.to_string());
+        }
+        metadata
+    }
+
+    /// `metadata` without a description of `column`.
+    pub(super) fn without(mut self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+        let mut metadata = metadata.clone();
+        let features = self.0.pointer_mut("/info/features").and_then(Value::as_object_mut);
+        if features.is_some_and(|features| features.shift_remove(column).is_some()) {
             metadata.insert(KEY.into(), self.0.to_string());
         }
         metadata

@@ -52,6 +52,20 @@ impl Label {
         ))
     }
 
+    /// The label of a column of type `data_type` that is written `text`; `None` where there is none.
+    pub(super) fn parse(text: &str, data_type: &DataType) -> Option<Label> {
+        match data_type {
+            DataType::Dictionary(_, value) => Self::parse(text, value),
+            DataType::Boolean => match text.to_ascii_lowercase().as_str() {
+                "true" => Some(Label::Bool(true)),
+                "false" => Some(Label::Bool(false)),
+                _ => None,
+            },
+            t if t.is_integer() => text.parse().ok().map(Label::Int),
+            _ => Some(Label::Text(text.into())),
+        }
+    }
+
     /// The labels of `array` (integer, text, boolean, or a dictionary of these), `None` for NULL.
     ///
     /// Fails with [`Error::Column`] for other types and for unsigned integers above `i64::MAX`.

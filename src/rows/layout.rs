@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use crate::error::{Error, Result, nearest_hint};
-use crate::options::{Encoding, Options};
+use crate::options::{Encoding, OnNull, Options, Ranges};
 use crate::rows::form::{self, Order};
 use crate::rows::hugging_face::HuggingFace;
 use crate::rows::roles::Finder;
@@ -21,7 +21,7 @@ pub enum Role {
     Feature,
     /// Neither; NULL in the synthetic rows.
     Carried,
-    /// Left out by `exclude`; NULL in the synthetic rows.
+    /// Left out by `exclude`; not in the synthetic rows.
     Excluded,
 }
 
@@ -45,10 +45,14 @@ pub enum FeatureKind {
     PictureBinary,
     /// A list (of lists) of numbers; FixedSizeList, List, LargeList, `arrow.fixed_shape_tensor`.
     Numbers,
+    /// One number a row: integer, float or decimal.
+    Number,
+    /// One of a few values a row: text, boolean, a dictionary, or an integer that `categorical` names.
+    Category,
 }
 
 impl FeatureKind {
-    /// The kind of a column, told by its type; `None` where it can't be a feature.
+    /// The kind of a column of pictures or lists, told by its type; `None` for any other.
     pub fn of(data_type: &DataType) -> Option<Self> {
         match data_type {
             DataType::Struct(fields) if fields.len() == 2 => {
@@ -67,11 +71,28 @@ impl FeatureKind {
         matches!(self, Self::PictureStruct | Self::PictureBinary)
     }
 
+    /// The kind of a column of a table that has one value a row, told by its type; `None` for any other.
+    pub fn of_scalar(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Category),
+            DataType::Dictionary(_, value) => Self::of_scalar(value).map(|_| Self::Category),
+            t if t.is_numeric() => Some(Self::Number),
+            _ => None,
+        }
+    }
+
+    /// Whether a row has one value of it.
+    pub fn is_scalar(&self) -> bool {
+        matches!(self, Self::Number | Self::Category)
+    }
+
     pub(super) fn described(&self) -> &'static str {
         match self {
             Self::PictureStruct => "pictures (a struct of bytes and path)",
             Self::PictureBinary => "pictures (binary)",
             Self::Numbers => "lists of numbers",
+            Self::Number => "numbers",
+            Self::Category => "categories",
         }
     }
 }
@@ -84,6 +105,28 @@ fn is_text(t: &DataType) -> bool {
     matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
 
+/// One column that the synthetic rows are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its position in the schema.
+    pub column: usize,
+    /// How it is stored.
+    pub kind: FeatureKind,
+}
+
+/// What a look at the source's first rows and files tells beside its schema.
+#[derive(Clone, Debug, Default)]
+pub struct Hints {
+    /// Rows looked at; 0: none.
+    pub rows: usize,
+    /// Columns of text or whole numbers that have nearly as many distinct values as rows.
+    pub near_unique: BTreeSet<String>,
+    /// Columns of text that are UUIDs.
+    pub uuids: BTreeSet<String>,
+    /// Columns that come from the names of folders (`day=1/`).
+    pub partitions: BTreeSet<String>,
+}
+
 /// The roles of all columns of a source.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -93,51 +136,79 @@ pub struct Layout {
     pub columns: Vec<Column>,
     /// The label's position in `schema`.
     pub label: usize,
-    /// The feature's position in `schema`.
-    pub feature: usize,
-    /// How the feature is stored.
-    pub kind: FeatureKind,
+    /// The features, in the schema's order: one column of pictures or lists, or the columns of a table.
+    pub features: Vec<Feature>,
     /// The names of a Hugging Face ClassLabel, by label value.
     pub class_names: Option<Vec<String>>,
     /// The order of the numbers in lists of three levels whose type doesn't tell it: set by the decoder's first row, read
-    /// by the encoder, shared by the clones of one layout.
-    pub(super) order: Arc<OnceLock<Order>>,
+    /// by the encoder, shared by the clones of one layout. One entry a feature.
+    pub(super) orders: Vec<Arc<OnceLock<Order>>>,
 }
 
 impl Layout {
-    /// Finds label and feature, from the options, the Hugging Face metadata, the names and the types.
+    /// [`Layout::infer_with`] without hints.
+    pub fn infer(schema: &SchemaRef, options: &Options) -> Result<Self> {
+        Self::infer_with(schema, options, &Hints::default())
+    }
+
+    /// Finds label and features, from the options, the Hugging Face metadata, the names, the types and `hints`.
     ///
     /// Fails with [`Error::Option`] for options that name no column or unknown classes, with [`Error::Schema`] where
     /// none or several columns could be label or feature, with [`Error::Column`] for types that can't be either, and for
     /// other columns that are NOT NULL: the synthetic rows have no value for them.
-    pub fn infer(schema: &SchemaRef, options: &Options) -> Result<Self> {
-        let finder = Finder::new(schema, options);
+    pub fn infer_with(schema: &SchemaRef, options: &Options, hints: &Hints) -> Result<Self> {
+        let finder = Finder::new(schema, options, hints);
         let (label, label_reason) = finder.label()?;
-        let (feature, feature_reason) = finder.feature(label)?;
+        let found = finder.features(label)?;
         let label_field = schema.field(label);
         Label::check_type(label_field.name(), label_field.data_type())?;
-        let kind = finder.kind(feature)?;
         let layout = Self {
             schema: schema.clone(),
-            columns: finder.columns((label, label_reason), (feature, feature_reason))?,
+            columns: finder.columns((label, label_reason), &found)?,
             label,
-            feature,
-            kind,
+            orders: found.iter().map(|_| Arc::default()).collect(),
+            features: found.into_iter().map(|found| found.feature).collect(),
             class_names: HuggingFace::of(schema).class_names(label_field.name()),
-            order: Arc::default(),
         };
-        if options.ranges.is_some() && layout.kind.is_picture() {
-            return Err(Error::option(
-                "ranges",
-                format!(
-                    "column '{}' holds pictures, which always go from 0 to 255; leave it out",
-                    layout.feature_name()
-                ),
-            ));
-        }
-        layout.static_form(options)?;
+        layout.check(options)?;
         layout.classes(options)?;
         Ok(layout)
+    }
+
+    /// Refuses options that don't suit the features.
+    fn check(&self, options: &Options) -> Result<()> {
+        let single = self.single();
+        if let (Some(Ranges::List(_)), Some(feature)) = (&options.ranges, single)
+            && feature.kind.is_picture()
+        {
+            let name = self.name_of(feature);
+            let message = format!("column '{name}' holds pictures, which always go from 0 to 255; leave it out");
+            return Err(Error::option("ranges", message));
+        }
+        let scalars = || self.features.iter().filter(|f| f.kind.is_scalar()).map(|f| self.name_of(f));
+        match &options.ranges {
+            Some(Ranges::List(range)) if single.is_none() => {
+                let name = scalars().next().unwrap_or("column");
+                let message = format!("'{range}' is for one list column, this is a table; write '{name}={}..{}'", range.low, range.high);
+                return Err(Error::option("ranges", message));
+            }
+            Some(Ranges::Columns(columns)) => {
+                if let Some((name, _)) = columns.iter().find(|(name, _)| scalars().all(|scalar| scalar != name)) {
+                    let hint = nearest_hint(name, scalars());
+                    let message = format!("'{name}' is no feature column of numbers or categories{hint}");
+                    return Err(Error::option("ranges", message));
+                }
+            }
+            _ => {}
+        }
+        if options.on_null == OnNull::Impute && single.is_some() {
+            let message = "'impute' is for tables; pictures and lists are whole or left out: use 'skip'";
+            return Err(Error::option("on_null", message));
+        }
+        for feature in &self.features {
+            self.static_form(feature, options)?;
+        }
+        Ok(())
     }
 
     /// The label column's name.
@@ -145,35 +216,86 @@ impl Layout {
         self.schema.field(self.label).name()
     }
 
-    /// The feature column's name.
-    pub fn feature_name(&self) -> &str {
-        self.schema.field(self.feature).name()
+    /// The name of a feature column.
+    pub fn name_of(&self, feature: &Feature) -> &str {
+        self.schema.field(feature.column).name()
     }
 
-    /// The schema of the synthetic rows: the source's, but for `encoding => 'tensor'`.
+    /// The one column of pictures or lists that is all of the features; `None`: a table.
+    pub fn single(&self) -> Option<&Feature> {
+        match &self.features[..] {
+            [feature] if !feature.kind.is_scalar() => Some(feature),
+            _ => None,
+        }
+    }
+
+    /// What the job reads: the positions in `schema` of the features, then of the label.
+    pub fn projection(&self) -> Vec<usize> {
+        self.features.iter().map(|f| f.column).chain([self.label]).collect()
+    }
+
+    /// The positions in `schema` of the columns that the synthetic rows have: all but those of `exclude`.
+    pub fn output_columns(&self) -> impl Iterator<Item = usize> + '_ {
+        let kept = |(_, column): &(usize, &Column)| column.role != Role::Excluded;
+        self.columns.iter().enumerate().filter(kept).map(|(position, _)| position)
+    }
+
+    /// The label's position among [`Layout::output_columns`].
+    pub fn output_label(&self) -> usize {
+        self.output_columns().take_while(|c| *c != self.label).count()
+    }
+
+    /// The schema of the synthetic rows: the source's, but for `exclude` and `encoding => 'tensor'`.
     ///
     /// There a column of pictures becomes `List<List<List<Float32>>>`, the lists being channels, rows of pixels and
     /// pixels from the outside in, so that the column itself tells the shape to any reader, this crate included. Its
     /// Hugging Face feature becomes `Sequence` of `Sequence` of `Sequence` of `Value` float32. Columns of lists keep their exact type.
     pub fn output_schema(&self, options: &Options) -> Result<SchemaRef> {
-        if options.encoding != Encoding::Tensor || !self.kind.is_picture() {
-            return Ok(self.schema.clone());
-        }
         let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
-        let feature = self.schema.field(self.feature);
-        let mut metadata = feature.metadata().clone();
-        metadata.retain(|key, _| !key.starts_with("ARROW:extension:"));
-        fields[self.feature] =
-            Arc::new(Field::new(feature.name(), tensor_type(), feature.is_nullable()).with_metadata(metadata));
-        let metadata = HuggingFace::of(&self.schema).with_tensor(self.schema.metadata(), feature.name());
+        let mut metadata = self.schema.metadata().clone();
+        for feature in self.features.iter().filter(|f| options.encoding == Encoding::Tensor && f.kind.is_picture()) {
+            let field = self.schema.field(feature.column);
+            let mut notes = field.metadata().clone();
+            notes.retain(|key, _| !key.starts_with("ARROW:extension:"));
+            let tensor = Field::new(field.name(), tensor_type(), field.is_nullable()).with_metadata(notes);
+            fields[feature.column] = Arc::new(tensor);
+            metadata = HuggingFace::of_metadata(&metadata).with_tensor(&metadata, field.name());
+        }
+        for column in self.columns.iter().filter(|c| c.role == Role::Excluded) {
+            metadata = HuggingFace::of_metadata(&metadata).without(&metadata, &column.name);
+        }
+        let fields: Vec<FieldRef> = self.output_columns().map(|c| Arc::clone(&fields[c])).collect();
         Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
     }
 
-    /// The feature's shape where schema and options alone tell it (fixed-size lists, tensors, Hugging Face arrays,
-    /// `image_size` with channels for pictures, `image_size` for flat lists).
+    /// The shape of a row's features where schema and options alone tell it (fixed-size lists, tensors, Hugging Face arrays,
+    /// `image_size` with channels for pictures, `image_size` for flat lists; tables without pictures and lists of unknown length).
     pub fn static_shape(&self, options: &Options) -> Option<Shape> {
-        match (&self.kind, options.image_size) {
-            (FeatureKind::Numbers, _) => self.static_form(options).ok().flatten().map(|(shape, _)| shape),
+        match self.single() {
+            Some(feature) => self.shape_of(feature, options),
+            None => {
+                let lens = self.features.iter().map(|f| match f.kind {
+                    FeatureKind::Category => Some(1),
+                    FeatureKind::Number => Some(1 + usize::from(self.may_miss(f, options))),
+                    _ => self.shape_of(f, options).map(Shape::len),
+                });
+                Some(Shape::Vector { len: lens.sum::<Option<usize>>()? })
+            }
+        }
+    }
+
+    /// Whether rows may miss the number or category of a feature column: it has NULLs, or NaN, and `on_null` takes them.
+    pub(super) fn may_miss(&self, feature: &Feature, options: &Options) -> bool {
+        let field = self.schema.field(feature.column);
+        options.on_null == OnNull::Impute
+            && feature.kind.is_scalar()
+            && (field.is_nullable() || field.data_type().is_floating())
+    }
+
+    /// The shape of a row of a column of pictures or lists.
+    pub(super) fn shape_of(&self, feature: &Feature, options: &Options) -> Option<Shape> {
+        match (&feature.kind, options.image_size) {
+            (FeatureKind::Numbers, _) => self.static_form(feature, options).ok().flatten().map(|(shape, _)| shape),
             (_, Some(size)) => {
                 size.channels.map(|channels| Shape::Picture { channels, height: size.height, width: size.width })
             }
@@ -182,20 +304,22 @@ impl Layout {
     }
 
     /// Shape and order of a list column's rows, where its type and the options tell them.
-    pub(super) fn static_form(&self, options: &Options) -> Result<Option<(Shape, Order)>> {
-        if self.kind != FeatureKind::Numbers {
+    pub(super) fn static_form(&self, feature: &Feature, options: &Options) -> Result<Option<(Shape, Order)>> {
+        if feature.kind != FeatureKind::Numbers {
             return Ok(None);
         }
-        let field = self.schema.field(self.feature);
+        let field = self.schema.field(feature.column);
         let declared = HuggingFace::of(&self.schema).array_dims(field.name());
         form::static_form(field, declared, options.image_size).map_err(|message| Error::column(field.name(), message))
     }
 
     /// The lowest and highest value a feature's number can take, where type and options alone tell it (pictures and
-    /// bytes: 0 and 255; `ranges`). `None`: a scan must find it.
+    /// bytes: 0 and 255; `ranges`). `None`: a scan must find it; of tables too.
     pub fn static_range(&self, options: &Options) -> Option<(f32, f32)> {
-        let field = self.schema.field(self.feature);
-        match (&self.kind, options.ranges, form::nesting(field.data_type())) {
+        let feature = self.single()?;
+        let field = self.schema.field(feature.column);
+        let declared = options.ranges.as_ref().and_then(Ranges::list);
+        match (&feature.kind, declared, form::nesting(field.data_type())) {
             (FeatureKind::Numbers, Some(range), _) => Some((range.low as f32, range.high as f32)),
             (FeatureKind::Numbers, None, Some((_, DataType::UInt8))) => Some((0.0, 255.0)),
             (FeatureKind::Numbers, None, _) => None,
@@ -221,34 +345,23 @@ impl Layout {
     }
 
     fn class(&self, text: &str) -> Result<Label> {
-        let mut data_type = self.schema.field(self.label).data_type();
-        while let DataType::Dictionary(_, value) = data_type {
-            data_type = value;
+        let data_type = self.schema.field(self.label).data_type();
+        let names = self.class_names.as_deref().unwrap_or_default();
+        if let Some(value) = names.iter().position(|name| name == text) {
+            return Ok(Label::Int(value as i64));
         }
-        let unknown = |hint: String| {
-            Error::option("classes", format!("'{text}' is not a class of column '{}'{hint}", self.label_name()))
+        let named = |label: &Label| match label {
+            Label::Int(value) if !names.is_empty() => usize::try_from(*value).is_ok_and(|v| v < names.len()),
+            _ => true,
         };
-        match data_type {
-            DataType::Boolean => match text.to_ascii_lowercase().as_str() {
-                "true" => Ok(Label::Bool(true)),
-                "false" => Ok(Label::Bool(false)),
-                _ => Err(unknown("; expected true or false".into())),
-            },
-            t if t.is_integer() => {
-                let names = self.class_names.as_deref().unwrap_or_default();
-                if let Some(value) = names.iter().position(|name| name == text) {
-                    return Ok(Label::Int(value as i64));
-                }
-                match text.parse::<i64>() {
-                    Ok(value) if names.is_empty() || usize::try_from(value).is_ok_and(|v| v < names.len()) => {
-                        Ok(Label::Int(value))
-                    }
-                    _ if names.is_empty() => Err(unknown("; expected a whole number".into())),
-                    _ => Err(unknown(nearest_hint(text, names.iter().map(String::as_str)))),
-                }
-            }
-            _ => Ok(Label::Text(text.into())),
-        }
+        Label::parse(text, data_type).filter(named).ok_or_else(|| {
+            let hint = match data_type {
+                _ if !names.is_empty() => nearest_hint(text, names.iter().map(String::as_str)),
+                DataType::Boolean => "; expected true or false".into(),
+                _ => "; expected a whole number".into(),
+            };
+            Error::option("classes", format!("'{text}' is not a class of column '{}'{hint}", self.label_name()))
+        })
     }
 }
 
@@ -316,7 +429,7 @@ mod tests {
         ] {
             let layout =
                 Layout::infer(&schema(&[("x", data_type), (name, DataType::Utf8)]), &Options::default()).unwrap();
-            assert_eq!((layout.feature, layout.label, &layout.kind), (0, 1, &kind));
+            assert_eq!((layout.single(), layout.label), (Some(&Feature { column: 0, kind }), 1));
             assert_eq!(layout.columns[1].reason, format!("named '{name}'"));
         }
     }
@@ -364,7 +477,7 @@ mod tests {
             (Options { exclude: vec!["imag".into()], ..o.clone() }, "did you mean 'image'"),
             (Options { label: Some("id".into()), exclude: vec!["id".into()], ..o.clone() }, "left out by exclude"),
             (Options { label: Some("image".into()), exclude: vec![], ..o.clone() }, "no feature column"),
-            (Options { ranges: Some(Range { low: 0.0, high: 1.0 }), ..o.clone() }, "holds pictures"),
+            (Options { ranges: Some(Ranges::List(Range { low: 0.0, high: 1.0 })), ..o.clone() }, "holds pictures"),
             (Options { classes: features(&["one", "tow"]), ..o.clone() }, "did you mean 'two'"),
             (Options { classes: features(&["3"]), ..o.clone() }, "not a class of column 'label'"),
         ] {
@@ -405,7 +518,7 @@ mod tests {
         assert_eq!(features["image"]["_type"], "Sequence");
         assert_eq!(features["image"]["feature"]["feature"]["feature"]["dtype"], "float32");
         let again = Layout::infer(&tensor, &Options::default()).unwrap();
-        assert_eq!((again.feature, again.kind), (0, FeatureKind::Numbers));
+        assert_eq!(again.features, [Feature { column: 0, kind: FeatureKind::Numbers }]);
     }
 
     #[test]

@@ -145,7 +145,8 @@ pub(super) fn write(numbers: Vec<f32>, rows: usize, dims: &[usize], data_type: &
     }
 }
 
-fn elements(numbers: Vec<f32>, data_type: &DataType) -> Result<ArrayRef> {
+/// Numbers as an array of type `data_type`; see [`write`] for what doesn't fit.
+pub(super) fn elements(numbers: Vec<f32>, data_type: &DataType) -> Result<ArrayRef> {
     // `as` saturates: what is out of the type's range becomes its bound.
     macro_rules! whole {
         ($array:ident, $native:ty) => {

@@ -9,18 +9,20 @@ mod layout;
 mod lists;
 mod picture;
 mod roles;
+pub mod table;
 #[cfg(test)]
 mod tests;
 
 pub use decode::{Decoder, Rows};
 pub use encode::encode;
 pub use label::Label;
-pub use layout::{Column, FeatureKind, Layout, Role};
+pub use table::{Profile, TableScaling};
+pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
 
 use serde::{Deserialize, Serialize};
 
 /// The shape of one row's feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// A picture, stored as `[channels, height, width]`.

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, nearest_hint};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
 use crate::rows::label::sql_name;
-use crate::rows::{Column, FeatureKind, Role};
+use crate::rows::{Column, Feature, FeatureKind, Hints, Role};
 
 /// Names that a label column may have, in any case, where Hugging Face metadata doesn't tell it.
 const LABEL_NAMES: &[&str] = &["label", "labels", "target", "class", "y", "fine_label"];
@@ -14,12 +14,19 @@ const LABEL_NAMES: &[&str] = &["label", "labels", "target", "class", "y", "fine_
 pub(super) struct Finder<'a> {
     schema: &'a SchemaRef,
     options: &'a Options,
+    hints: &'a Hints,
     hugging_face: HuggingFace,
 }
 
+/// A feature and why it is one.
+pub(super) struct Found {
+    pub(super) feature: Feature,
+    reason: String,
+}
+
 impl<'a> Finder<'a> {
-    pub(super) fn new(schema: &'a SchemaRef, options: &'a Options) -> Self {
-        Self { schema, options, hugging_face: HuggingFace::of(schema) }
+    pub(super) fn new(schema: &'a SchemaRef, options: &'a Options, hints: &'a Hints) -> Self {
+        Self { schema, options, hints, hugging_face: HuggingFace::of(schema) }
     }
 
     fn name(&self, column: usize) -> &str {
@@ -93,43 +100,112 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// The feature column and why it is the feature.
-    pub(super) fn feature(&self, label: usize) -> Result<(usize, String)> {
-        match self.options.features.as_deref() {
-            Some([name]) => {
-                let column = self.named("features", name)?;
-                if column == label {
-                    return Err(Error::option(
-                        "features",
-                        format!("column '{name}' is the label; name another column"),
-                    ));
-                }
-                return Ok((column, "option features".into()));
-            }
-            Some(several) => {
-                return Err(Error::option(
-                    "features",
-                    format!(
-                        "{} columns are named, one can be used; name one of them, or join columns of numbers into one list with make_array(a, b) in a subquery",
-                        several.len()
-                    ),
-                ));
-            }
-            None => {}
+    /// The feature columns, in the schema's order, each with the reason.
+    pub(super) fn features(&self, label: usize) -> Result<Vec<Found>> {
+        for name in &self.options.categorical {
+            self.check_categorical(self.named("categorical", name)?, label)?;
+        }
+        if let Some(names) = &self.options.features {
+            return self.asked(names, label);
         }
         let images = self.columns_where(|c| c != label && self.hugging_face.is_image(self.name(c)));
         let typed = self.columns_where(|c| c != label && FeatureKind::of(self.schema.field(c).data_type()).is_some());
-        match (&images[..], &typed[..]) {
-            ([one], _) => Ok((*one, "Hugging Face Image".into())),
-            ([], [one]) => Ok((*one, format!("the only column of {}", self.kind(*one)?.described()))),
-            ([], []) => Err(Error::Schema(format!(
-                "no feature column: none holds pictures (a struct of bytes and path, or binary) or lists of numbers. Name it with \
-                 features => ['...'], or join columns of numbers into one list with make_array(a, b) in a subquery. The columns are {}",
-                self.all()
-            ))),
-            (several, _) if !several.is_empty() => Err(self.several("feature", "features => ['...']", several)),
-            (_, several) => Err(self.several("feature", "features => ['...']", several)),
+        let (one, reason) = match (&images[..], &typed[..]) {
+            ([one], _) => (*one, "Hugging Face Image".to_string()),
+            ([], [one]) => (*one, format!("the only column of {}", self.kind(*one)?.described())),
+            ([], []) => return self.table(label),
+            (several, _) if !several.is_empty() => {
+                return Err(self.several("feature", "features => ['...']", several));
+            }
+            (_, several) => return Err(self.several("feature", "features => ['...']", several)),
+        };
+        Ok(vec![Found { feature: Feature { column: one, kind: self.kind(one)? }, reason }])
+    }
+
+    /// The columns that the option `features` names.
+    fn asked(&self, names: &[String], label: usize) -> Result<Vec<Found>> {
+        let mut columns = vec![];
+        for name in names {
+            let column = self.named("features", name)?;
+            if column == label {
+                return Err(Error::option("features", format!("column '{name}' is the label; name another column")));
+            }
+            if columns.contains(&column) {
+                return Err(Error::option("features", format!("column '{name}' is named twice")));
+            }
+            columns.push(column);
         }
+        columns.sort_unstable();
+        let found = |column| {
+            Ok(Found { feature: Feature { column, kind: self.kind(column)? }, reason: "option features".into() })
+        };
+        columns.into_iter().map(found).collect()
+    }
+
+    /// The columns of a table that are features unless told otherwise.
+    fn table(&self, label: usize) -> Result<Vec<Found>> {
+        let mut found = vec![];
+        for column in self.columns_where(|c| c != label && self.no_feature(c).is_none()) {
+            let kind = self.kind(column)?;
+            let reason = match kind {
+                FeatureKind::Category if self.is_categorical(column) => "category, option categorical",
+                FeatureKind::Category => "category",
+                _ => "number",
+            };
+            found.push(Found { feature: Feature { column, kind }, reason: reason.into() });
+        }
+        if found.is_empty() {
+            return Err(Error::Schema(format!(
+                "no feature column: none holds pictures (a struct of bytes and path, or binary), lists of numbers, numbers or categories                  that aren't ids or dates. Name them with features => ['...']. The columns are {}",
+                self.all()
+            )));
+        }
+        Ok(found)
+    }
+
+    /// Why a column of a table is not a feature by itself; `None`: it is one.
+    fn no_feature(&self, column: usize) -> Option<String> {
+        let (field, hints) = (self.schema.field(column), self.hints);
+        let name = field.name();
+        let data_type = field.data_type();
+        if self.is_categorical(column) {
+            return None;
+        }
+        if hints.partitions.contains(name) {
+            return Some("a partition of the folders".into());
+        }
+        let extension = field.metadata().get("ARROW:extension:name").map(String::as_str);
+        if extension == Some("arrow.uuid") || hints.uuids.contains(name) {
+            return Some("UUIDs".into());
+        }
+        if data_type.is_temporal() {
+            return Some(format!("a {data_type}"));
+        }
+        let near_unique = hints.near_unique.contains(name);
+        let lower = name.to_lowercase();
+        let is_id = lower == "id" || lower.ends_with("_id");
+        match FeatureKind::of_scalar(data_type) {
+            // Without a look at the rows the name has to do.
+            Some(_) if is_id && data_type.is_integer() && (near_unique || hints.rows == 0) => Some("an id".into()),
+            Some(FeatureKind::Category) if near_unique => Some("text with a value of its own in nearly every row".into()),
+            Some(_) => None,
+            None => Some(format!("a {data_type}")),
+        }
+    }
+
+    fn is_categorical(&self, column: usize) -> bool {
+        self.options.categorical.iter().any(|c| c == self.name(column))
+    }
+
+    fn check_categorical(&self, column: usize, label: usize) -> Result<()> {
+        let field = self.schema.field(column);
+        let fits = field.data_type().is_integer() || FeatureKind::of_scalar(field.data_type()) == Some(FeatureKind::Category);
+        let message = match fits {
+            _ if column == label => format!("column '{}' is the label; leave it out", field.name()),
+            true => return Ok(()),
+            false => format!("column '{}' is a {}; expected whole numbers or text", field.name(), field.data_type()),
+        };
+        Err(Error::option("categorical", message))
     }
 
     fn several(&self, role: &str, option: &str, candidates: &[usize]) -> Error {
@@ -140,15 +216,18 @@ impl<'a> Finder<'a> {
         ))
     }
 
-    /// How the feature column is stored.
-    pub(super) fn kind(&self, feature: usize) -> Result<FeatureKind> {
+    /// How a feature column is stored.
+    fn kind(&self, feature: usize) -> Result<FeatureKind> {
         let field = self.schema.field(feature);
-        FeatureKind::of(field.data_type()).ok_or_else(|| {
+        if self.is_categorical(feature) {
+            return Ok(FeatureKind::Category);
+        }
+        let kind = FeatureKind::of(field.data_type()).or_else(|| FeatureKind::of_scalar(field.data_type()));
+        kind.ok_or_else(|| {
             Error::column(
                 field.name(),
                 format!(
-                    "a {} can't be the feature, which is a struct of bytes and path, binary pictures or lists of numbers up to three \
-                     deep; name another with features => ['...'], or convert it in a subquery",
+                    "a {} can't be a feature, which is a struct of bytes and path, binary pictures, lists of numbers up to three                      deep, a number, text or a boolean; leave it out of features, or convert it in a subquery",
                     field.data_type()
                 ),
             )
@@ -156,15 +235,19 @@ impl<'a> Finder<'a> {
     }
 
     /// All columns with their roles.
-    pub(super) fn columns(&self, label: (usize, String), feature: (usize, String)) -> Result<Vec<Column>> {
+    pub(super) fn columns(&self, label: (usize, String), features: &[Found]) -> Result<Vec<Column>> {
         for name in &self.options.exclude {
             self.named("exclude", name)?;
         }
-        let role = |c: usize| match c {
-            c if c == label.0 => (Role::Label, label.1.clone()),
-            c if c == feature.0 => (Role::Feature, feature.1.clone()),
-            c if self.excluded(c) => (Role::Excluded, "option exclude: NULL in the synthetic rows".into()),
-            _ => (Role::Carried, "neither label nor feature: NULL in the synthetic rows".into()),
+        let carried = |c: usize| {
+            let why = self.no_feature(c).filter(|_| features.iter().all(|f| f.feature.kind.is_scalar()));
+            format!("{}: NULL in the synthetic rows", why.unwrap_or_else(|| "neither label nor feature".into()))
+        };
+        let role = |c: usize| match features.iter().find(|f| f.feature.column == c) {
+            _ if c == label.0 => (Role::Label, label.1.clone()),
+            Some(found) => (Role::Feature, found.reason.clone()),
+            None if self.excluded(c) => (Role::Excluded, "option exclude: not in the output".into()),
+            None => (Role::Carried, carried(c)),
         };
         self.schema
             .fields()
@@ -172,19 +255,24 @@ impl<'a> Finder<'a> {
             .enumerate()
             .map(|(c, field)| {
                 let (role, reason) = role(c);
-                if matches!(role, Role::Carried | Role::Excluded) && !field.is_nullable() {
+                if role == Role::Carried && !field.is_nullable() {
+                    let name = field.name();
                     return Err(Error::column(
-                        field.name(),
+                        name,
                         format!(
-                            "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; take the \
-                             needed columns alone as the source: (SELECT {}, {} FROM ...)",
-                            sql_name(self.name(feature.0)),
-                            sql_name(self.name(label.0))
+                            "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; leave it out of the                              output with exclude => ['{name}'], make it a feature, or take the needed columns alone as the source: (SELECT {} FROM ...)",
+                            self.needed(label.0, features)
                         ),
                     ));
                 }
                 Ok(Column { name: field.name().clone(), role, reason })
             })
             .collect()
+    }
+
+    /// The features and the label as a SELECT lists them.
+    fn needed(&self, label: usize, features: &[Found]) -> String {
+        let columns = features.iter().map(|f| f.feature.column).chain([label]);
+        columns.map(|c| sql_name(self.name(c))).collect::<Vec<_>>().join(", ")
     }
 }

@@ -12,7 +12,7 @@ use crate::arrow::array::{
 use crate::arrow::buffer::OffsetBuffer;
 use crate::arrow::compute::concat;
 use crate::arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
-use crate::options::{Encoding, ImageSize, OnNull, Options, Range};
+use crate::options::{Encoding, ImageSize, OnNull, Options, Range, Ranges};
 use crate::{Error, Result};
 
 fn list(item: DataType) -> DataType {
@@ -59,18 +59,18 @@ fn sized(height: usize, width: usize, channels: usize) -> Options {
 /// Encodes as `schema` says, decodes what came out, encodes that again: both must come back as they were.
 fn round_trip(schema: &SchemaRef, options: &Options, shape: Shape, values: &[f32], labels: &[Label]) {
     let layout = Layout::infer(schema, options).unwrap();
-    let batch = encode(&layout, options, shape, values, labels).unwrap();
+    let batch = encode(&layout, options, None, shape, values, labels).unwrap();
     assert_eq!(batch.schema(), layout.output_schema(options).unwrap());
     assert_eq!(batch.column(0).null_count(), labels.len());
     let rows = decode(&layout, options, batch.column(2), batch.column(1)).unwrap();
     assert_eq!((rows.shape, rows.skipped), (shape, 0));
     assert_eq!(rows.labels, labels);
     assert_eq!(rows.values, values, "{}", schema.field(2));
-    assert_eq!(encode(&layout, options, shape, &rows.values, &rows.labels).unwrap(), batch);
+    assert_eq!(encode(&layout, options, None, shape, &rows.values, &rows.labels).unwrap(), batch);
 }
 
 fn decode(layout: &Layout, options: &Options, feature: &ArrayRef, label: &ArrayRef) -> Result<Rows> {
-    Decoder::new(layout, options)?.decode(feature, label, None, "a.parquet, ", 100)
+    Decoder::new(layout, options)?.decode(&[feature.clone(), label.clone()], None, None, "a.parquet, ", 100)
 }
 
 /// Decodes `feature` with the labels 0, 1, 2 and so on.
@@ -160,12 +160,12 @@ proptest! {
             let schema = source(feature, Int64);
             if matches!(schema.field(2).data_type(), List(item) if matches!(item.data_type(), FixedSizeList(..))) {
                 let layout = Layout::infer(&schema, &o).unwrap();
-                layout.order.set(form::Order::ChannelsFirst).unwrap();
-                let batch = encode(&layout, &o, shape, &values, &labels).unwrap();
+                layout.orders[0].set(form::Order::ChannelsFirst).unwrap();
+                let batch = encode(&layout, &o, None, shape, &values, &labels).unwrap();
                 let fresh = Layout::infer(&schema, &o).unwrap();
                 let rows = decode(&fresh, &o, batch.column(2), batch.column(1)).unwrap();
                 prop_assert_eq!(&rows.values, &values);
-                prop_assert_eq!(encode(&fresh, &o, shape, &rows.values, &labels).unwrap(), batch);
+                prop_assert_eq!(encode(&fresh, &o, None, shape, &rows.values, &labels).unwrap(), batch);
             } else {
                 round_trip(&schema, &o, shape, &values, &labels);
             }
@@ -198,7 +198,7 @@ fn what_tensor_encoding_writes_is_read_as_the_same_picture() {
     let options = Options { encoding: Encoding::Tensor, ..Default::default() };
     let layout = Layout::infer(&source(hugging_face_struct(), DataType::Int64), &options).unwrap();
     let values: Vec<f32> = (0..40).map(|v| v as f32 * 0.37 - 3.0).collect();
-    let batch = encode(&layout, &options, grey(4, 5), &values, &[Label::Int(1), Label::Int(2)]).unwrap();
+    let batch = encode(&layout, &options, None, grey(4, 5), &values, &[Label::Int(1), Label::Int(2)]).unwrap();
     let again = Layout::infer(&batch.schema(), &Options::default()).unwrap();
     let rows = decode(&again, &Options::default(), batch.column(2), batch.column(1)).unwrap();
     assert_eq!((rows.shape, rows.values), (grey(4, 5), values));
@@ -208,14 +208,14 @@ fn what_tensor_encoding_writes_is_read_as_the_same_picture() {
 fn numbers_outside_their_type_are_clamped_and_rounded() {
     let layout = Layout::infer(&source(list(DataType::UInt8), DataType::Int64), &Options::default()).unwrap();
     let batch =
-        encode(&layout, &Options::default(), Shape::Vector { len: 4 }, &[-9.0, 1.5, 2.4, 999.0], &[Label::Int(0)])
+        encode(&layout, &Options::default(), None, Shape::Vector { len: 4 }, &[-9.0, 1.5, 2.4, 999.0], &[Label::Int(0)])
             .unwrap();
     let rows = decode(&layout, &Options::default(), batch.column(2), batch.column(1)).unwrap();
     assert_eq!(rows.values, [0.0, 2.0, 2.0, 255.0]);
     let layout =
         Layout::infer(&source(list(DataType::Decimal128(4, 2)), DataType::Int64), &Options::default()).unwrap();
     let batch =
-        encode(&layout, &Options::default(), Shape::Vector { len: 3 }, &[-1e9, 0.125, 1e9], &[Label::Int(0)]).unwrap();
+        encode(&layout, &Options::default(), None, Shape::Vector { len: 3 }, &[-1e9, 0.125, 1e9], &[Label::Int(0)]).unwrap();
     let rows = decode(&layout, &Options::default(), batch.column(2), batch.column(1)).unwrap();
     assert!(rows.values[0] <= -99.9 && rows.values[2] >= 99.9, "{:?}", rows.values);
 }
@@ -223,7 +223,7 @@ fn numbers_outside_their_type_are_clamped_and_rounded() {
 #[test]
 fn a_synthetic_row_has_no_path_and_no_other_column() {
     let layout = Layout::infer(&source(hugging_face_struct(), DataType::Int64), &Options::default()).unwrap();
-    let batch = encode(&layout, &Options::default(), grey(4, 4), &[7.0; 16], &[Label::Int(5)]).unwrap();
+    let batch = encode(&layout, &Options::default(), None, grey(4, 4), &[7.0; 16], &[Label::Int(5)]).unwrap();
     let picture = batch.column(2).as_struct();
     assert_eq!(picture.column_by_name("path").unwrap().null_count(), 1);
     assert!(batch.column(0).is_null(0));
@@ -235,10 +235,10 @@ fn values_that_do_not_fit_the_shape_or_the_type_are_errors() {
     let o = Options::default();
     let fixed_layout = Layout::infer(&source(fixed(DataType::Float32, 4), DataType::Int64), &o).unwrap();
     for (shape, values) in [(Shape::Vector { len: 5 }, vec![0.0; 5]), (Shape::Vector { len: 4 }, vec![0.0; 3])] {
-        assert!(matches!(encode(&fixed_layout, &o, shape, &values, &[Label::Int(0)]), Err(Error::Data(_))));
+        assert!(matches!(encode(&fixed_layout, &o, None, shape, &values, &[Label::Int(0)]), Err(Error::Data(_))));
     }
     let pictures = Layout::infer(&source(DataType::Binary, DataType::Int64), &o).unwrap();
-    let e = message(encode(&pictures, &o, Shape::Vector { len: 4 }, &[0.0; 4], &[Label::Int(0)]));
+    let e = message(encode(&pictures, &o, None, Shape::Vector { len: 4 }, &[0.0; 4], &[Label::Int(0)]));
     assert!(e.contains("vector of 4"), "{e}");
 }
 
@@ -266,7 +266,7 @@ fn mixed_sizes_and_channels_name_both_and_the_way_out() {
     let label: ArrayRef = Arc::new(Int64Array::from(vec![0]));
     let layout = Layout::infer(&source(DataType::Binary, DataType::Int64), &Options::default()).unwrap();
     let decoder = Decoder::new(&layout, &Options::default()).unwrap();
-    let e = message(decoder.decode(&pngs(&[Some(&small)]), &label, Some(grey(5, 5)), "", 0));
+    let e = message(decoder.decode(&[pngs(&[Some(&small)]), label.clone()], None, Some(grey(5, 5)), "", 0));
     assert!(e.starts_with("row 0") && e.contains("1x5x5"), "{e}");
 }
 
@@ -325,7 +325,7 @@ fn numbers_that_are_not_finite_stop_or_are_counted() {
 
 #[test]
 fn other_lengths_ragged_and_empty_lists_and_numbers_outside_ranges_are_errors() {
-    let ranges = Options { ranges: Some(Range { low: 0.0, high: 1.0 }), ..Default::default() };
+    let ranges = Options { ranges: Some(Ranges::List(Range { low: 0.0, high: 1.0 })), ..Default::default() };
     let o = Options::default();
     for (options, rows, part) in [
         (&o, [&[1.0, 2.0][..], &[1.0]], "a vector of 1 where a vector of 2 is expected"),
@@ -348,8 +348,8 @@ fn rows_of_both_channel_orders_do_not_mix() {
     let both = [form::Order::ChannelsLast, form::Order::ChannelsFirst].map(|order| {
         let layout =
             Layout::infer(&source(list(list(list(DataType::UInt8))), DataType::Int64), &Options::default()).unwrap();
-        layout.order.set(order).unwrap();
-        encode(&layout, &Options::default(), rgb(4, 4), &[1.0; 48], &[Label::Int(0)]).unwrap().column(2).clone()
+        layout.orders[0].set(order).unwrap();
+        encode(&layout, &Options::default(), None, rgb(4, 4), &[1.0; 48], &[Label::Int(0)]).unwrap().column(2).clone()
     });
     let e = message(decode_feature(&Options::default(), &concat(&[&both[0], &both[1]]).unwrap()));
     assert!(e.contains("row 101") && e.contains("channels last"), "{e}");
@@ -374,13 +374,12 @@ fn a_slice_of_a_batch_is_decoded_alone() {
 }
 
 #[test]
-fn the_range_of_a_batch_is_that_of_its_finite_numbers() {
-    let options = Options::default();
-    let feature = floats(&[Some(&[-1.5, f32::NAN]), None, Some(&[f32::INFINITY, 7.0])]);
+fn the_profile_of_lists_is_the_range_of_the_rows_that_can_be_used() {
+    let options = Options { classes: Some(vec!["0".into()]), ..Options::default() };
+    let feature = floats(&[Some(&[-1.5, f32::NAN]), None, Some(&[3.0, 7.0]), Some(&[-9.0, 9.0])]);
     let layout = Layout::infer(&source(feature.data_type().clone(), DataType::Int64), &options).unwrap();
-    let decoder = Decoder::new(&layout, &options).unwrap();
-    assert_eq!(decoder.range_of(&feature).unwrap(), Some((-1.5, 7.0)));
-    assert_eq!(decoder.range_of(&feature.slice(1, 1)).unwrap(), None);
-    let pictures: ArrayRef = Arc::new(LargeBinaryArray::from_iter_values([b"x"]));
-    assert_eq!(decoder.range_of(&pictures).unwrap(), Some((0.0, 255.0)));
+    let label: ArrayRef = Arc::new(Int64Array::from(vec![0, 0, 0, 1]));
+    let mut profile = Profile::new(&layout);
+    Decoder::new(&layout, &options).unwrap().profile(&[feature, label], &mut profile).unwrap();
+    assert_eq!(profile.range(), Some((3.0, 7.0)));
 }

@@ -14,6 +14,7 @@
 //! | `numerics` | Utf8 | kernel path, version and device |
 //! | `count` | Int64 | rows |
 //! | `clipped` | Int64 | embedding values that were clipped |
+//! | `missing` | LargeList of Int64 | of a table's columns that may miss values, how many rows do |
 //! | `extractors` | LargeList of struct `embedding`, `cos`, `sin`: LargeList of Int64 | integer sums, one struct an extractor |
 //! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32 | real rows, smallest hash first |
 //!
@@ -29,6 +30,7 @@ use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::{CastOptions, cast_with_options};
 use crate::arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
+use crate::rows::Shape;
 use crate::sketch::sincos::fixed;
 use crate::sketch::{
     COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums, Reservoir,
@@ -53,6 +55,7 @@ fn fields() -> Fields {
         field("numerics", DataType::Utf8),
         field("count", DataType::Int64),
         field("clipped", DataType::Int64),
+        field("missing", list(DataType::Int64)),
         field("extractors", list(DataType::Struct(extractor_fields()))),
         field("reservoir", list(DataType::Struct(kept_fields()))),
     ])
@@ -108,10 +111,17 @@ pub fn to_array(header: &Header, sketches: &[ClassSketch]) -> Result<StructArray
         text(&header.numerics),
         of(|s| s.count),
         of(|s| s.clipped),
+        missing(sketches)?,
         extractors(sketches)?,
         reservoirs(sketches)?,
     ];
     Ok(StructArray::try_new_with_length(fields(), columns, None, n)?)
+}
+
+fn missing(sketches: &[ClassSketch]) -> Result<ArrayRef> {
+    let values: Vec<i64> =
+        sketches.iter().flat_map(|s| &s.missing).map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+    lists(Arc::new(Int64Array::from(values)), sketches.iter().map(|s| s.missing.len()))
 }
 
 fn extractors(sketches: &[ClassSketch]) -> Result<ArrayRef> {
@@ -229,12 +239,14 @@ impl Reader<'_> {
         {
             return Err(damaged("recipe", "impossible sizes"));
         }
-        let scaling = recipe.scaling;
-        if ![scaling.low, scaling.high, scaling.scale, scaling.offset].iter().all(|v| v.is_finite())
-            || scaling.scale == 0.0
-            || scaling.low >= scaling.high
+        // Of a single value nothing can be scaled back to a range of rows, but it is a map all the same.
+        if !recipe.scaling.is_sound() {
+            return Err(damaged("recipe", "the scaling is not a map of a range"));
+        }
+        if let Some(table) = recipe.scaling.table()
+            && (Shape::Vector { len: table.raw_len() } != recipe.shape || table.input_len() > 1 << 20)
         {
-            return Err(damaged("recipe", "the scaling is not an affine map of a range"));
+            return Err(damaged("recipe", "the scaling is of other columns than the row's"));
         }
         Ok(Header {
             pool: self.text("pool")?,
@@ -252,9 +264,21 @@ impl Reader<'_> {
         Ok(ClassSketch {
             count,
             clipped,
+            missing: self.missing(header, count)?,
             members: self.members(header, count)?,
             reservoir: self.reservoir(header, count)?,
         })
+    }
+
+    fn missing(&self, header: &Header, count: u64) -> Result<Vec<u64>> {
+        let values = self.list("missing", DataType::Int64)?;
+        let values = values.as_primitive::<Int64Type>().values();
+        let expected = header.missing().len();
+        if values.len() != expected {
+            return Err(damaged("missing", format!("{} counts, expected {expected}", values.len())));
+        }
+        let fits = |v: &i64| u64::try_from(*v).ok().filter(|v| *v <= count);
+        values.iter().map(|v| fits(v).ok_or_else(|| damaged("missing", format!("{v} of {count} rows")))).collect()
     }
 
     fn members(&self, header: &Header, count: u64) -> Result<Vec<MemberSums>> {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use crate::error::{Error, Result};
-use crate::extract::{PoolRecipe, Source};
+use crate::extract::{PoolRecipe, Scaling, Source};
+use crate::rows::TableScaling;
+use crate::rows::table::Missing;
 
 /// The format's name and version, first field of every sketch.
 pub const FORMAT: &str = "datafusion-distill/sketch/1";
@@ -30,6 +32,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// Where rows of a table can miss a value: a sketch counts how often they do.
+    pub fn missing(&self) -> Vec<Missing> {
+        self.recipe.scaling.table().map(TableScaling::missing).unwrap_or_default()
+    }
+
     /// Refuses a header that doesn't belong with this one, with both values named; joins differing numerics tags.
     ///
     /// The path of a pool file may differ: the fingerprint says whether it is the same pool.
@@ -42,12 +49,14 @@ impl Header {
             }
         };
         let (a, b) = (&self.recipe, &other.recipe);
-        let range = |r: &PoolRecipe| format!("{}..{}", r.scaling.low, r.scaling.high);
-        let map = |r: &PoolRecipe| format!("x * {} + {}", r.scaling.scale, r.scaling.offset);
         differ("pool fingerprint", &self.pool, &other.pool);
         differ("row shape", &a.shape, &b.shape);
-        differ("range of values", &range(a), &range(b));
-        differ("input scaling", &map(a), &map(b));
+        differ("range of values", &a.scaling.described(), &b.scaling.described());
+        if a.scaling != b.scaling {
+            let (here, there) = scalings(&a.scaling, &b.scaling);
+            differ("input scaling", &here, &there);
+        }
+        differ("network", &a.network, &b.network);
         differ("pool source", &source(a), &source(b));
         differ("extractors", &a.extractors, &b.extractors);
         differ("width", &a.width, &b.width);
@@ -70,6 +79,20 @@ impl Header {
     }
 }
 
+/// Two scalings that differ, each as far as it does.
+fn scalings(here: &Scaling, there: &Scaling) -> (String, String) {
+    if let (Scaling::Table(a), Scaling::Table(b)) = (here, there)
+        && let Some((a, b)) = a.columns.iter().zip(&b.columns).find(|(a, b)| a != b)
+    {
+        return (format!("{a:?}"), format!("{b:?}"));
+    }
+    let map = |scaling: &Scaling| match scaling {
+        Scaling::Affine(a) => format!("x * {} + {}", a.scale, a.offset),
+        Scaling::Table(table) => format!("of {} columns", table.columns.len()),
+    };
+    (map(here), map(there))
+}
+
 fn source(recipe: &PoolRecipe) -> String {
     match &recipe.source {
         Source::Random { seed } => format!("random (seed {seed})"),
@@ -80,7 +103,8 @@ fn source(recipe: &PoolRecipe) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::extract::Scaling;
+    use crate::extract::Affine;
+    use crate::options::Network;
     use crate::rows::Shape;
 
     /// A header of a small pool for vectors of 6 numbers.
@@ -89,9 +113,10 @@ pub(crate) mod tests {
             pool: "a1b2".into(),
             recipe: PoolRecipe {
                 shape: Shape::Vector { len: 6 },
-                scaling: Scaling { low: 0.0, high: 16.0, scale: 0.125, offset: -1.0 },
+                scaling: Scaling::Affine(Affine { low: 0.0, high: 16.0, scale: 0.125, offset: -1.0 }),
                 source: Source::Random { seed: 5 },
                 extractors: 3,
+                network: Network::Mlp,
                 width: 8,
                 depth: 2,
                 augment: "none".into(),

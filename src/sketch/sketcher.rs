@@ -13,6 +13,7 @@ use crate::extract::Pool;
 use crate::kernels::{self, Wants};
 use crate::options::Options;
 use crate::rows::Rows;
+use crate::rows::table::Missing;
 use crate::sketch::projection::{self, Frequencies};
 use crate::sketch::sums::count_after;
 use crate::sketch::{ClassSketch, Header, MemberSums, Reservoir, needs, sincos};
@@ -44,6 +45,8 @@ pub struct Sketcher {
     header: Header,
     /// One entry an extractor; none where the sketch has no characteristic function.
     frequencies: Vec<Frequencies>,
+    /// Where rows can miss a value.
+    missing: Vec<Missing>,
 }
 
 impl Sketcher {
@@ -69,7 +72,8 @@ impl Sketcher {
             .into_par_iter()
             .map(|member| Frequencies::draw(&header, member, pool.device()))
             .collect::<Result<_>>()?;
-        Ok(Self { pool, header, frequencies })
+        let missing = header.missing();
+        Ok(Self { pool, header, frequencies, missing })
     }
 
     /// The header of the sketches it makes.
@@ -105,6 +109,9 @@ impl Sketcher {
         for (i, (class, hash)) in classes.iter().zip(&hashes).enumerate() {
             let sketch = &mut sketches[*class];
             sketch.count += 1;
+            for (missing, place) in sketch.missing.iter_mut().zip(&self.missing) {
+                *missing += u64::from(rows.row(i)[place.raw] == place.mark);
+            }
             sketch.reservoir.offer(*hash, 1, rows.row(i));
         }
         times.sketch += start.elapsed();
@@ -155,7 +162,8 @@ impl Sketcher {
                 [m.embedding.len(), m.cos.len(), m.sin.len()]
                     == [feature_len, self.header.frequencies, self.header.frequencies]
             };
-            if sketch.members.len() != recipe.extractors || !sketch.members.iter().all(fits) {
+            let missing = sketch.missing.len() == self.missing.len();
+            if !missing || sketch.members.len() != recipe.extractors || !sketch.members.iter().all(fits) {
                 return Err(Error::Sketch("the sketch was made for another extractor pool than the rows'".into()));
             }
         }
@@ -176,15 +184,13 @@ impl Sketcher {
 
     /// The rows in the extractors' units, cut into micro-batches on the pool's device.
     fn scaled(&self, rows: &Rows) -> Result<Vec<Tensor>> {
-        let scaling = self.header.recipe.scaling;
-        let mut dims = vec![0];
-        dims.extend(rows.shape.dims());
+        let recipe = &self.header.recipe;
+        let input = recipe.input_shape();
         rows.values
             .chunks(MICRO_BATCH * rows.shape.len())
             .map(|chunk| {
-                dims[0] = chunk.len() / rows.shape.len();
-                let scaled: Vec<f32> = chunk.iter().map(|v| v * scaling.scale + scaling.offset).collect();
-                Ok(Tensor::from_vec(scaled, dims.as_slice(), self.pool.device())?)
+                let dims = [vec![chunk.len() / rows.shape.len()], input.dims()].concat();
+                Ok(Tensor::from_vec(recipe.scaling.scale(chunk), dims, self.pool.device())?)
             })
             .collect()
     }
@@ -215,7 +221,7 @@ impl MemberFold<'_> {
         sums: &mut [&mut MemberSums],
         cancel: &AtomicBool,
     ) -> Result<(FoldTimes, Vec<u64>)> {
-        let Sketcher { pool, header, frequencies } = self.sketcher;
+        let Sketcher { pool, header, frequencies, .. } = self.sketcher;
         let feature_len = header.recipe.feature_len();
         // In parallel work every thread is as busy as this one.
         let threads = if self.parallel { rayon::current_num_threads() as u32 } else { 1 };
@@ -244,8 +250,9 @@ impl MemberFold<'_> {
             for ((row, to), class) in rows.zip(classes) {
                 if !projection::normalise(row, to) {
                     return Err(Error::Data(format!(
-                        "extractor {} gives a feature that is not finite: are the values far outside {} to {}?",
-                        self.member, header.recipe.scaling.low, header.recipe.scaling.high
+                        "extractor {} gives a feature that is not finite: are the values far outside {}?",
+                        self.member,
+                        header.recipe.scaling.described()
                     )));
                 }
                 clipped[*class] += sums[*class].add_embedding(row);

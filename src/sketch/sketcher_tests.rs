@@ -93,8 +93,7 @@ fn the_sums_are_those_of_the_extractor_features() {
     let (rows, classes) = rows(PICTURE, 40);
     let order: Vec<usize> = (0..40).collect();
     let sketches = folded(&sketcher, &rows, &classes, &order, 40, 1);
-    let scaling = sketcher.header().recipe.scaling;
-    let scaled: Vec<f32> = rows.values.iter().map(|v| v * scaling.scale + scaling.offset).collect();
+    let scaled = sketcher.header().recipe.scaling.scale(&rows.values);
     let input = Tensor::from_vec(scaled, (40, 1, 8, 8), &Device::Cpu).unwrap();
     for member in 0..3 {
         let features = sketcher.pool.features(member, &input, Wants::default()).unwrap().to_vec2::<f32>().unwrap();

@@ -63,6 +63,8 @@ pub struct ClassSketch {
     pub count: u64,
     /// Embedding values that were clipped.
     pub clipped: u64,
+    /// Rows that miss a value, one entry for each of [`Header::missing`].
+    pub missing: Vec<u64>,
     /// One entry an extractor.
     pub members: Vec<MemberSums>,
     /// Real rows, bottom-k by content hash.
@@ -76,6 +78,7 @@ impl ClassSketch {
         Self {
             count: 0,
             clipped: 0,
+            missing: vec![0; header.missing().len()],
             members: vec![zeros; header.recipe.extractors],
             reservoir: Reservoir::new(header.reservoir),
         }
@@ -85,7 +88,7 @@ impl ClassSketch {
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
         let shape = |s: &ClassSketch| {
             let members: Vec<_> = s.members.iter().map(MemberSums::lengths).collect();
-            (members, s.reservoir.capacity)
+            (members, s.missing.len(), s.reservoir.capacity)
         };
         if shape(self) != shape(other) {
             let shown = |s: &ClassSketch| {
@@ -101,6 +104,7 @@ impl ClassSketch {
         }
         self.count = count_after(self.count, other.count)?;
         self.clipped = self.clipped.saturating_add(other.clipped);
+        self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
         self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
         self.reservoir.merge(&other.reservoir);
         Ok(())
@@ -127,14 +131,14 @@ impl ClassSketch {
     pub fn bytes(&self) -> usize {
         let members = self.members.iter().map(|m| bytes_of_member(m.embedding.len(), m.cos.len())).sum::<usize>();
         let rows = self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len()).sum::<usize>();
-        size_of::<Self>() + members + rows
+        size_of::<Self>() + 8 * self.missing.len() + members + rows
     }
 
     /// Bytes of memory the sketch of one class with `header` can grow to.
     pub fn bytes_of(header: &Header) -> usize {
         let member = bytes_of_member(header.recipe.feature_len(), header.frequencies);
         let row = size_of::<Kept>() + 4 * header.recipe.shape.len();
-        size_of::<Self>() + header.recipe.extractors * member + header.reservoir * row
+        size_of::<Self>() + 8 * header.missing().len() + header.recipe.extractors * member + header.reservoir * row
     }
 }
 
@@ -159,7 +163,7 @@ mod tests {
 
     fn sketch(rows: &[[f32; 2]]) -> ClassSketch {
         let mut s =
-            ClassSketch { count: 0, clipped: 0, members: vec![MemberSums::zeros(2, 2)], reservoir: Reservoir::new(2) };
+            ClassSketch { count: 0, clipped: 0, missing: vec![], members: vec![MemberSums::zeros(2, 2)], reservoir: Reservoir::new(2) };
         for row in rows {
             s.count = count_after(s.count, 1).unwrap();
             s.clipped += s.members[0].add_embedding(row);

@@ -55,7 +55,7 @@ impl DistillExec {
         projection: Option<Vec<usize>>,
     ) -> Result<Self> {
         let projected = project_schema(&schema, projection.as_ref())?;
-        let label = job.layout.label;
+        let label = job.layout.output_label();
         let position = projection.as_ref().map_or(Some(label), |p| p.iter().position(|i| *i == label));
         let sorted = position.map(|i| PhysicalSortExpr {
             expr: Arc::new(Column::new(projected.field(i).name(), i)),
@@ -236,7 +236,7 @@ impl Run {
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
         // The rows, their gradients, the optimizer's two moments and the best state.
-        let row = sketches.header.recipe.shape.len() * size_of::<f32>();
+        let row = sketches.header.recipe.input_shape().len() * size_of::<f32>();
         let rows = self.job.options.ipc * sketches.classes.len();
         self.reserve(reservation, reservation.size() + 5 * row * rows)?;
 
@@ -252,7 +252,8 @@ impl Run {
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let rows = synthesize(&sketches, &job.options, &mut observe)?;
-            let batch = rows::encode(&job.layout, &job.options, rows.shape, &rows.values, &rows.labels)?;
+            let table = sketches.header.recipe.scaling.table();
+            let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
             Ok(RecordBatch::try_new(schema, batch.columns().to_vec())?)
         };
         let batch = self.job.run(work).await?;

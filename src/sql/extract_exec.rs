@@ -19,8 +19,8 @@ use futures::{StreamExt, TryStreamExt};
 use super::fold::{Fold, Metrics, Shared};
 use super::job::Job;
 use super::locate::Locator;
-use crate::extract::PoolRecipe;
-use crate::rows::Shape;
+use crate::extract::{PoolRecipe, Scaling};
+use crate::rows::{Profile, Shape};
 use crate::sketch::{ClassSketch, Header, MICRO_BATCH, needs};
 
 /// Decodes rows, runs them through the frozen extractors and folds their features into sketches, micro-batch by micro-batch
@@ -29,10 +29,10 @@ use crate::sketch::{ClassSketch, Header, MICRO_BATCH, needs};
 /// Features never travel between operators: those of 100 extractors are 400 KB a row.
 pub(super) struct ExtractExec {
     job: Arc<Job>,
-    /// Columns `[feature, label]`.
+    /// The features, then the label.
     input: Arc<dyn ExecutionPlan>,
-    /// The scan that finds the range of values, where one is needed.
-    range: Option<Arc<dyn ExecutionPlan>>,
+    /// The scan that finds how the features are scaled, where one is needed.
+    profile: Option<Arc<dyn ExecutionPlan>>,
     /// The shape of the rows as far as planning knows it: for EXPLAIN only, the run goes by the rows.
     shape: Option<Shape>,
     locator: Option<Locator>,
@@ -47,7 +47,7 @@ impl ExtractExec {
     pub(super) fn new(
         job: Arc<Job>,
         input: Arc<dyn ExecutionPlan>,
-        range: Option<Arc<dyn ExecutionPlan>>,
+        profile: Option<Arc<dyn ExecutionPlan>>,
         shape: Option<Shape>,
         locator: Option<Locator>,
         target_partitions: usize,
@@ -62,7 +62,7 @@ impl ExtractExec {
         Self {
             job,
             input,
-            range,
+            profile,
             shape,
             locator,
             target_partitions,
@@ -87,9 +87,13 @@ impl ExtractExec {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;
         let at_run = || "known at run".to_string();
+        let layout = &self.job.layout;
         let recipe = self.shape.and_then(|shape| {
-            let range = self.job.layout.static_range(options).unwrap_or((0.0, 1.0));
-            PoolRecipe::choose(shape, range, options).ok()
+            let scaling = match layout.single() {
+                Some(_) => Scaling::for_range(layout.static_range(options).unwrap_or((0.0, 1.0))).ok()?,
+                None => Scaling::Table(Profile::outline(layout, options)?),
+            };
+            PoolRecipe::choose_scaled(shape, scaling, options).ok()
         });
         let frequencies = needs::frequencies(options);
         let of = |f: fn(&PoolRecipe) -> String| recipe.as_ref().map_or_else(at_run, f);
@@ -103,8 +107,13 @@ impl ExtractExec {
                 numerics: String::new(),
             })
         });
+        let rows = match layout.single() {
+            Some(_) => self.shape.map_or_else(at_run, |s| s.to_string()),
+            None => format!("table of {} columns", layout.features.len()),
+        };
         vec![
-            ("rows", self.shape.map_or_else(at_run, |s| s.to_string())),
+            ("rows", rows),
+            ("network", of(|r| r.network.to_string())),
             ("extractors", of(|r| r.extractors.to_string())),
             ("width", of(|r| r.width.to_string())),
             ("depth", of(|r| r.depth.to_string())),
@@ -112,7 +121,7 @@ impl ExtractExec {
             ("frequencies", frequencies.to_string()),
             ("sketch_bytes_per_class", bytes.map_or_else(at_run, |b| b.to_string())),
             ("micro_batch", MICRO_BATCH.to_string()),
-            ("scans", if self.range.is_some() { "2 (range, sketch)" } else { "1" }.to_string()),
+            ("scans", if self.profile.is_some() { "2 (profile, sketch)" } else { "1" }.to_string()),
         ]
     }
 }
@@ -145,13 +154,13 @@ impl ExecutionPlan for ExtractExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        std::iter::once(&self.input).chain(&self.range).collect()
+        std::iter::once(&self.input).chain(&self.profile).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        let range = self.range.iter().map(|_| Distribution::SinglePartition);
+        let profile = self.profile.iter().map(|_| Distribution::SinglePartition);
         InputDistributionRequirements::new(
-            std::iter::once(Distribution::UnspecifiedDistribution).chain(range).collect(),
+            std::iter::once(Distribution::UnspecifiedDistribution).chain(profile).collect(),
         )
     }
 
@@ -183,7 +192,7 @@ impl ExecutionPlan for ExtractExec {
             job: Arc::clone(&self.job),
             shared: Arc::clone(&self.shared),
             context,
-            range: self.range.clone(),
+            profile: self.profile.clone(),
             locator: self.locator.clone(),
             schema: self.schema(),
             metrics: Metrics::new(&self.metrics, partition),

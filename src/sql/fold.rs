@@ -14,11 +14,11 @@ use tokio::sync::{Mutex, OnceCell};
 use super::job::{CancelOnDrop, Job, MAX_CLASSES};
 use super::locate::Locator;
 use super::progress::{Event, Notify};
-use super::range_exec;
+use super::profile_exec;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
-use crate::extract::{self, Pool, PoolRecipe};
+use crate::extract::{self, Pool, PoolRecipe, Scaling};
 use crate::rows::{Label, Rows, Shape};
 use crate::sketch::{self, ClassSketch, MICRO_BATCH, Sketcher, needs};
 
@@ -33,7 +33,7 @@ const MANY_CLASSES: usize = 1_000;
 pub(super) struct Shared {
     /// The shape that the first row met had, and so all must have.
     shape: OnceLock<Shape>,
-    range: OnceCell<(f32, f32)>,
+    scaling: OnceCell<Arc<Scaling>>,
     /// Weak: when the last partition is done, the optimizer needs the memory.
     tools: Mutex<Weak<Tools>>,
     sketched: AtomicU64,
@@ -51,8 +51,8 @@ pub(super) struct Fold {
     pub(super) job: Arc<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) context: Arc<TaskContext>,
-    /// Finds the range of values, where only a scan can.
-    pub(super) range: Option<Arc<dyn ExecutionPlan>>,
+    /// Finds how the features are scaled, where only a scan can.
+    pub(super) profile: Option<Arc<dyn ExecutionPlan>>,
     pub(super) locator: Option<Locator>,
     pub(super) schema: SchemaRef,
     pub(super) metrics: Metrics,
@@ -202,9 +202,10 @@ impl Fold {
     async fn decode(&self, slice: RecordBatch, expected: Option<Shape>, first_row: u64) -> Result<Rows> {
         let job = Arc::clone(&self.job);
         let time = self.metrics.decode.clone();
+        let scaling = self.table_scaling().await?;
         self.job
             .run(move || {
-                let (rows, took) = job.decode_in_parallel(&slice, expected, first_row)?;
+                let (rows, took) = job.decode_in_parallel(&slice, scaling.as_deref(), expected, first_row)?;
                 time.add_duration(took);
                 Ok(rows)
             })
@@ -217,8 +218,8 @@ impl Fold {
         if let Some(tools) = shared.upgrade() {
             return Ok(tools);
         }
-        let range = self.range().await?;
-        let recipe = PoolRecipe::choose(shape, range, &self.job.options)?;
+        let scaling = self.scaling().await?;
+        let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), &self.job.options)?;
         let frequencies = needs::frequencies(&self.job.options);
         let bytes = size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies;
         let reservation = MemoryConsumer::new("Distill extractors").register(self.context.memory_pool());
@@ -236,20 +237,27 @@ impl Fold {
         Ok(tools)
     }
 
-    /// The range of the feature's numbers, from the layout or from the scan before this one.
-    async fn range(&self) -> Result<(f32, f32)> {
+    /// The input scaling, from the layout or from the scan before this one.
+    async fn scaling(&self) -> Result<Arc<Scaling>> {
         let find = || async {
-            match (self.job.layout.static_range(&self.job.options), &self.range) {
-                (Some(range), _) => Ok(range),
-                (None, Some(plan)) => range_exec::find(Arc::clone(plan), Arc::clone(&self.context))
-                    .await?
-                    .ok_or_else(|| no_rows(&self.job)),
-                (None, None) => {
-                    Err(Error::option("ranges", "the lowest and highest value aren't known; give 'low,high'"))
-                }
+            if let Some(scaling) = self.job.static_scaling()? {
+                return Ok(Arc::new(scaling));
             }
+            let plan = self.profile.clone().ok_or_else(|| {
+                Error::option("ranges", "the lowest and highest value aren't known; give 'low,high'")
+            })?;
+            let profile = profile_exec::find(Arc::clone(&self.job), plan, Arc::clone(&self.context)).await?;
+            Ok(Arc::new(self.job.scaling_of(&profile)?))
         };
-        self.shared.range.get_or_try_init(find).await.copied()
+        self.shared.scaling.get_or_try_init(find).await.cloned()
+    }
+
+    /// What decoding needs to know of a table.
+    async fn table_scaling(&self) -> Result<Option<Arc<Scaling>>> {
+        match self.job.layout.single() {
+            Some(_) => Ok(None),
+            None => self.scaling().await.map(Some),
+        }
     }
 
     /// Refuses a label column with too many values before their rows are sketched.
@@ -276,7 +284,10 @@ impl Fold {
     /// `error` with the file and row it is about, if it is about a row.
     async fn located(&self, error: Error) -> datafusion::error::DataFusionError {
         match (error, &self.locator) {
-            (error @ Error::Row { .. }, Some(locator)) => locator.first_bad_row(&self.job, error).await.into(),
+            (error @ Error::Row { .. }, Some(locator)) => {
+                let scaling = self.shared.scaling.get().cloned();
+                locator.first_bad_row(&self.job, scaling, error).await.into()
+            }
             (error, _) => error.into(),
         }
     }
@@ -357,6 +368,6 @@ fn working_bytes(recipe: &PoolRecipe, frequencies: usize, threads: usize) -> usi
         Shape::Picture { height, width, .. } => 3 * recipe.width * (height + 4) * (width + 4),
         Shape::Vector { .. } => 2 * recipe.width,
     };
-    let floats = 2 * recipe.shape.len() + activations + recipe.feature_len() + 2 * frequencies;
+    let floats = recipe.shape.len() + recipe.input_shape().len() + activations + recipe.feature_len() + 2 * frequencies;
     threads * MICRO_BATCH * floats * size_of::<f32>()
 }

@@ -16,7 +16,8 @@ use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::rows::{Decoder, Layout, Role, Rows, Shape};
+use crate::extract::{PoolRecipe, Scaling};
+use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape};
 use crate::sketch::MICRO_BATCH;
 use crate::{extract, sketch};
 
@@ -27,10 +28,6 @@ pub(super) const MAX_CLASSES: usize = 10_000;
 pub(super) const CLASS: usize = 0;
 /// See [`CLASS`].
 pub(super) const SKETCH: usize = 1;
-
-/// Positions in the source's batches once projected to what the job reads, `[feature, label]`.
-const FEATURE: usize = 0;
-const LABEL: usize = 1;
 
 /// Fewest rows that are worth a decoding task of their own.
 const DECODE_ROWS: usize = 16;
@@ -75,7 +72,10 @@ impl Job {
 
     /// The labels of a projected batch, for a look before it is decoded.
     pub(super) fn labels(&self, batch: &RecordBatch) -> Result<Vec<Option<crate::rows::Label>>> {
-        crate::rows::Label::from_array(self.label_name(), batch.column(LABEL))
+        match batch.columns().last() {
+            Some(labels) => crate::rows::Label::from_array(self.label_name(), labels),
+            None => Ok(vec![]),
+        }
     }
 
     /// `batch` in slices of as many micro-batches as there are threads to take one each: what is decoded at a time.
@@ -85,21 +85,51 @@ impl Job {
         starts.map(move |start| batch.slice(start, step.min(batch.num_rows() - start)))
     }
 
-    /// Decodes a projected batch, row by row.
+    /// The input scaling, where a pool file, the options or the column's type tell it; `None`: a scan has to find it.
+    pub(super) fn static_scaling(&self) -> Result<Option<Scaling>> {
+        if let Some(scaling) = PoolRecipe::scaling_of_file(&self.options)? {
+            return Ok(Some(scaling));
+        }
+        match (self.layout.single(), self.layout.static_range(&self.options)) {
+            (Some(_), range) => range.map(Scaling::for_range).transpose(),
+            (None, _) => Ok(Profile::declared(&self.layout, &self.options)?.map(Scaling::Table)),
+        }
+    }
+
+    /// The input scaling that `profile`, of all rows, asks for.
+    pub(super) fn scaling_of(&self, profile: &Profile) -> Result<Scaling> {
+        match self.layout.single() {
+            Some(_) => Scaling::for_range(profile.range().ok_or_else(|| super::fold::no_rows(self))?),
+            None => Ok(Scaling::Table(profile.scaling(&self.layout, &self.options)?)),
+        }
+    }
+
+    /// Adds a projected batch to `profile`.
+    pub(super) fn profile(&self, batch: &RecordBatch, profile: &mut Profile) -> Result<()> {
+        self.decoder.profile(batch.columns(), profile)
+    }
+
+    /// Decodes a projected batch (the features, then the label), row by row; a table by its scaling.
     pub(super) fn decode(
         &self,
         batch: &RecordBatch,
+        scaling: Option<&Scaling>,
         expected: Option<Shape>,
         place: &str,
         first_row: u64,
     ) -> Result<Rows> {
-        self.decoder.decode(batch.column(FEATURE), batch.column(LABEL), expected, place, first_row)
+        let table = scaling.and_then(Scaling::table);
+        if let (None, Some(Scaling::Affine(_))) = (self.layout.single(), scaling) {
+            return Err(Error::Pool(format!("the pool file was made for lists or pictures, {} is a table", self.source)));
+        }
+        self.decoder.decode(batch.columns(), table, expected, place, first_row)
     }
 
     /// Decodes a projected batch on the current rayon pool; with the CPU time it took.
     pub(super) fn decode_in_parallel(
         &self,
         batch: &RecordBatch,
+        scaling: Option<&Scaling>,
         expected: Option<Shape>,
         first_row: u64,
     ) -> Result<(Rows, Duration)> {
@@ -110,14 +140,14 @@ impl Job {
             .map(|start| {
                 let begin = thread_time();
                 let part = batch.slice(start, step.min(batch.num_rows() - start));
-                let rows = self.decode(&part, expected, "", first_row + start as u64)?;
+                let rows = self.decode(&part, scaling, expected, "", first_row + start as u64)?;
                 Ok((rows, thread_time().saturating_sub(begin)))
             })
             .collect::<Result<_>>()?;
         let shape = parts.iter().find(|(part, _)| !part.is_empty()).map(|(part, _)| part.shape);
         if parts.iter().any(|(part, _)| !part.is_empty() && Some(part.shape) != shape) {
             // Sizes differ between the parts: one decode of them all gives the error its row.
-            return Ok((self.decode(batch, expected, "", first_row)?, Duration::ZERO));
+            return Ok((self.decode(batch, scaling, expected, "", first_row)?, Duration::ZERO));
         }
         let none = Shape::Vector { len: 0 };
         let mut all = Rows { shape: shape.or(expected).unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };

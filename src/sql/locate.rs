@@ -19,6 +19,7 @@ use futures::StreamExt;
 use super::job::Job;
 use super::source::{Files, scans};
 use crate::error::Error;
+use crate::extract::Scaling;
 use crate::rows::Shape;
 
 /// Finds the first bad row of a source.
@@ -43,14 +44,15 @@ impl Locator {
     }
 
     /// The source's first bad row in place of `found`; `found` itself if reading again finds none.
-    pub(super) async fn first_bad_row(&self, job: &Arc<Job>, found: Error) -> Error {
-        match self.search(job).await {
+    pub(super) async fn first_bad_row(&self, job: &Arc<Job>, scaling: Option<Arc<Scaling>>, found: Error) -> Error {
+        match self.search(job, scaling).await {
             Ok(Some(first)) => first,
             Ok(None) | Err(_) => found,
         }
     }
 
-    async fn search(&self, job: &Arc<Job>) -> Result<Option<Error>> {
+    async fn search(&self, job: &Arc<Job>, scaling: Option<Arc<Scaling>>) -> Result<Option<Error>> {
+        let scaling = &scaling;
         let mut shape = None;
         if let Some((files, schema)) = self.files_in_order().await? {
             let counted = if self.has_filter() { " (rows after WHERE)" } else { "" };
@@ -60,13 +62,13 @@ impl Locator {
                     _ => files.path(file),
                 };
                 let plan = self.over_one_file(&files, &schema, file)?;
-                if let Some(error) = self.read(job, &plan, &mut shape, &format!("{place}{counted}, ")).await? {
+                if let Some(error) = self.read(job, &plan, scaling, &mut shape, &format!("{place}{counted}, ")).await? {
                     return Ok(Some(error));
                 }
             }
             return Ok(None);
         }
-        self.read(job, &self.input, &mut shape, &format!("{}, ", job.source)).await
+        self.read(job, &self.input, scaling, &mut shape, &format!("{}, ", job.source)).await
     }
 
     /// The files, if the source is one scan of files with nothing but projections and filters above it.
@@ -120,6 +122,7 @@ impl Locator {
         &self,
         job: &Arc<Job>,
         plan: &LogicalPlan,
+        scaling: &Option<Arc<Scaling>>,
         shape: &mut Option<Shape>,
         place: &str,
     ) -> Result<Option<Error>> {
@@ -128,8 +131,8 @@ impl Locator {
         let mut first_row = 0;
         while let Some(batch) = stream.next().await.transpose()? {
             let count = batch.num_rows() as u64;
-            let (job_, place, expected) = (Arc::clone(job), place.to_string(), *shape);
-            let decoded = job.run(move || job_.decode(&batch, expected, &place, first_row)).await;
+            let (job_, place, expected, scaling) = (Arc::clone(job), place.to_string(), *shape, scaling.clone());
+            let decoded = job.run(move || job_.decode(&batch, scaling.as_deref(), expected, &place, first_row)).await;
             match decoded {
                 Ok(rows) if !rows.is_empty() => *shape = Some(rows.shape),
                 Ok(_) => {}

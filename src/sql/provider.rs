@@ -20,9 +20,9 @@ use super::extract_exec::ExtractExec;
 use super::job::{CLASS, Job, SKETCH};
 use super::lineage::schema_with_metadata;
 use super::locate::Locator;
-use super::peek::first_shape;
+use super::peek::{first_shape, hints};
+use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
-use super::range_exec::RangeExec;
 use super::source::{fingerprint, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
@@ -36,7 +36,7 @@ use crate::rows::Layout;
 #[derive(Debug)]
 pub(super) struct DistillTable {
     job: Arc<Job>,
-    /// The source, projected to `[feature, label]`.
+    /// The source, projected to the features, then the label.
     input: LogicalPlan,
     schema: SchemaRef,
 }
@@ -52,21 +52,25 @@ impl DistillTable {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
         let schema = schema_with_metadata(state, &source, &scans).await?;
-        let layout = Layout::infer(&schema, &options).map_err(planned)?;
+        let hints = hints(state, &source, &schema, &scans).await;
+        let layout = Layout::infer_with(&schema, &options, &hints).map_err(planned)?;
         let output = layout.output_schema(&options).map_err(planned)?;
 
         let mut metadata = output.metadata().clone();
         metadata.insert(PROVENANCE_KEY.into(), provenance(&options, &name, &fingerprint(&source, &scans)));
         let schema = Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata));
 
-        let columns =
-            [layout.feature, layout.label].map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))));
+        let columns: Vec<Expr> = layout
+            .projection()
+            .into_iter()
+            .map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))))
+            .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
         let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
         Ok(Self { job, input, schema })
     }
 
-    /// `scan -> extract`; a second scan before it where the range of values isn't known.
+    /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
     async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
         let input = state.create_physical_plan(&self.input).await?;
         if is_endless(&input) {
@@ -77,10 +81,10 @@ impl DistillTable {
             );
         }
         let job = &self.job;
-        let range: Option<Arc<dyn ExecutionPlan>> = match job.layout.static_range(&job.options) {
+        let profile: Option<Arc<dyn ExecutionPlan>> = match job.static_scaling()? {
             Some(_) => None,
             // Planned anew: operators in it keep state, which two scans can't share.
-            None => Some(Arc::new(RangeExec::new(Arc::clone(job), state.create_physical_plan(&self.input).await?))),
+            None => Some(Arc::new(ProfileExec::new(Arc::clone(job), state.create_physical_plan(&self.input).await?))),
         };
         let session = state.as_any().downcast_ref::<SessionState>();
         let shape = match (job.layout.static_shape(&job.options), session) {
@@ -89,7 +93,7 @@ impl DistillTable {
             (None, None) => None,
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
-        Ok(ExtractExec::new(Arc::clone(job), input, range, shape, locator, state.config().target_partitions()))
+        Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, state.config().target_partitions()))
     }
 }
 

@@ -6,7 +6,7 @@ use candle_core::{Tensor, Var};
 use rand::Rng;
 
 use crate::error::{Error, Result};
-use crate::extract::Pool;
+use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
 use crate::objective::{Characteristic, Mean, Objective};
 use crate::options::{OptimizerKind, Options};
@@ -55,16 +55,12 @@ impl<'a> Descent<'a> {
     ) -> Result<Vec<f32>> {
         let Recipe { steps, .. } = *self.recipe;
         let mut dims = vec![self.classes * self.options.ipc];
-        dims.extend(self.pool.recipe().shape.dims());
+        dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
         let mut optimizer: Box<dyn Optimizer> = match self.options.optimizer {
             OptimizerKind::Adam => Box::new(Adam::new(vec![rows.clone()], Adam::BETAS)?),
             OptimizerKind::Sgd => Box::new(Sgd::new(vec![rows.clone()], 0.5, 0.0)?),
         };
-        let scaling = self.pool.recipe().scaling;
-        let ends = [scaling.low, scaling.high].map(|v| v * scaling.scale + scaling.offset);
-        let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-
         let members = self.pool.recipe().extractors;
         let order = passes(self.options.seed, members, steps);
         let interval = steps.div_ceil(JUDGED).max(1);
@@ -82,7 +78,7 @@ impl<'a> Descent<'a> {
                 best = Some((first, rows.as_detached_tensor().copy()?));
             }
             optimizer.step(&[gradient], self.recipe.rate_at(i))?;
-            let clamped = rows.as_detached_tensor().clamp(low, high)?;
+            let clamped = self.project(&rows.as_detached_tensor())?;
             rows.set(&clamped)?;
             if observer(Progress { step: i + 1, steps, loss }).is_break() {
                 return Err(Error::Cancelled);
@@ -96,6 +92,21 @@ impl<'a> Descent<'a> {
         }
         let best = best.map_or_else(|| rows.as_detached_tensor(), |(_, rows)| rows);
         Ok(best.flatten_all()?.to_vec1()?)
+    }
+
+    /// The nearest inputs that rows, or mixtures of them, can have.
+    fn project(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.pool.recipe().scaling {
+            Scaling::Affine(affine) => {
+                let (low, high) = affine.bounds();
+                Ok(rows.clamp(low, high)?)
+            }
+            Scaling::Table(table) => {
+                let mut values: Vec<f32> = rows.flatten_all()?.to_vec1()?;
+                table.project(&mut values);
+                Ok(Tensor::from_vec(values, rows.dims(), rows.device())?)
+            }
+        }
     }
 
     /// The weighted sum of the terms for features `[rows, feature_len]`.

@@ -3,6 +3,7 @@
 use rand_chacha::ChaCha12Rng;
 
 use crate::error::{Error, Result};
+use crate::extract::Scaling;
 use crate::options::{Init, Options};
 use crate::random;
 use crate::rows::Label;
@@ -11,11 +12,11 @@ use crate::sketch::{ClassSketch, Sketches};
 /// Standard deviation, in the extractors' units, of what is added where a real row is used again.
 const REPEAT_NOISE: f32 = 0.1;
 
-/// `[classes * ipc, shape.len()]` in the extractors' units, classes in label order.
+/// `[classes * ipc, input_shape.len()]` in the extractors' units, classes in label order.
 ///
 /// `init => 'real'`: the first `ipc` rows of the class's reservoir, which are a uniform draw of its distinct rows. A class with
 /// fewer distinct rows than `ipc` still gets `ipc` synthetic rows: its rows are used again, in turn, with a little noise, so that they can move
-/// apart. `init => 'noise'`: the standard normal distribution, clamped to the range.
+/// apart. `init => 'noise'`: the standard normal distribution, moved into the domain.
 pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
     let (header, ipc) = (&sketches.header, options.ipc);
     if options.init == Init::Real && header.reservoir < ipc {
@@ -25,19 +26,18 @@ pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
             header.reservoir
         )));
     }
-    let scaling = header.recipe.scaling;
-    let ends = [scaling.low, scaling.high].map(|v| v * scaling.scale + scaling.offset);
-    let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-    let mut out = Vec::with_capacity(sketches.classes.len() * ipc * header.recipe.shape.len());
+    let scaling = &header.recipe.scaling;
+    let input_len = header.recipe.input_shape().len();
+    let mut out = Vec::with_capacity(sketches.classes.len() * ipc * input_len);
     for (label, sketch) in &sketches.classes {
         // One stream a class: a class more or less changes nothing in the others.
         let mut stream = random::stream(options.seed, &format!("synthetic rows of class {label}"));
         let from = out.len();
         match options.init {
-            Init::Real => real(label, sketch, ipc, |v| v * scaling.scale + scaling.offset, &mut stream, &mut out)?,
-            Init::Noise => out.extend(random::normal(&mut stream, ipc * header.recipe.shape.len())),
+            Init::Real => real(label, sketch, ipc, scaling, &mut stream, &mut out)?,
+            Init::Noise => out.extend(random::normal(&mut stream, ipc * input_len)),
         }
-        out[from..].iter_mut().for_each(|v| *v = v.clamp(low, high));
+        scaling.project(&mut out[from..]);
     }
     Ok(out)
 }
@@ -46,7 +46,7 @@ fn real(
     label: &Label,
     sketch: &ClassSketch,
     ipc: usize,
-    scaled: impl Fn(f32) -> f32,
+    scaling: &Scaling,
     stream: &mut ChaCha12Rng,
     out: &mut Vec<f32>,
 ) -> Result<()> {
@@ -58,9 +58,9 @@ fn real(
     }
     for (i, row) in kept.iter().cycle().take(ipc).enumerate() {
         let from = out.len();
-        out.extend(row.values.iter().map(|v| scaled(*v)));
+        out.extend(scaling.scale(&row.values));
         if i >= kept.len() {
-            let noise = random::normal(stream, row.values.len());
+            let noise = random::normal(stream, out.len() - from);
             out[from..].iter_mut().zip(noise).for_each(|(v, n)| *v += REPEAT_NOISE * n);
         }
     }
@@ -80,6 +80,7 @@ mod tests {
             let mut sketch = ClassSketch {
                 count: n,
                 clipped: 0,
+                missing: vec![],
                 members: vec![MemberSums::default(); 3],
                 reservoir: Reservoir::new(reservoir),
             };

@@ -2,6 +2,7 @@
 
 mod descent;
 mod init;
+mod missing;
 mod optimizer;
 mod recipe;
 
@@ -54,7 +55,6 @@ pub fn synthesize(
     let header = &sketches.header;
     let recipe = Recipe::choose(options, header)?;
     let start = init::rows(sketches, options)?;
-    let scaling = header.recipe.scaling;
     let values = if recipe.steps == 0 {
         start
     } else {
@@ -72,10 +72,7 @@ pub fn synthesize(
     };
     Ok(Synthetic {
         shape: header.recipe.shape,
-        values: values
-            .into_iter()
-            .map(|v| ((v - scaling.offset) / scaling.scale).clamp(scaling.low, scaling.high))
-            .collect(),
+        values: missing::reproduced(sketches, options.ipc, &values),
         labels: sketches.classes.keys().flat_map(|l| std::iter::repeat_n(l.clone(), options.ipc)).collect(),
     })
 }

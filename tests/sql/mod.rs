@@ -10,3 +10,4 @@ mod plans;
 mod settings;
 mod sources;
 mod union_agg;
+mod tables;

@@ -60,8 +60,7 @@ fn the_range_is_scaled_to_two_deviations_either_way() {
     assert_eq!(scaled.dims(), [1, 11]);
     assert_eq!(scaled.to_vec2::<f32>().unwrap()[0][..3], [-2.0, 0.0, 2.0]);
     assert!(pool.scale(&[0.0; 12]).unwrap_err().to_string().contains("12 numbers"));
-    let one_value = Scaling::for_range((3.0, 3.0)).unwrap();
-    assert_eq!(3.0 * one_value.scale + one_value.offset, 0.0);
+    assert_eq!(Scaling::for_range((3.0, 3.0)).unwrap().scale(&[3.0]), [0.0]);
 }
 
 #[test]

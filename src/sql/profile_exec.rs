@@ -1,12 +1,13 @@
-//! Rows flow in, the lowest and the highest of their numbers flow out: the scan before the one that sketches.
+//! Rows flow in, what has to be known of the features before they can be scaled flows out: the scan before the one that sketches.
 //!
 //! The input scaling is part of the extractor and must be known before the first row goes through it. Where neither the
-//! column's type nor `ranges` tells it, this operator finds it.
+//! columns' types nor `ranges` nor a pool file tell it, this operator finds it: ranges, categories, a sample of the numbers.
 
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::cast::as_float32_array;
+use datafusion::common::cast::as_string_array;
+use datafusion::common::internal_datafusion_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -21,21 +22,22 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use super::job::{Job, only_child};
-use crate::arrow::array::Float32Array;
+use crate::arrow::array::StringArray;
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
+use crate::rows::Profile;
 
-/// Finds the range of the feature column's numbers: at most one row `(low, high)` a partition.
+/// Profiles the feature columns: one row a partition, the [`Profile`] as JSON.
 #[derive(Debug)]
-pub(super) struct RangeExec {
+pub(super) struct ProfileExec {
     job: Arc<Job>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-impl RangeExec {
-    /// `input` has the columns `[feature, label]`.
+impl ProfileExec {
+    /// `input` has the features, then the label.
     pub(super) fn new(job: Arc<Job>, input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema()),
@@ -47,44 +49,38 @@ impl RangeExec {
     }
 }
 
-/// The range of all rows that `plan`, a [`RangeExec`] or what an optimizer put on it, has to give; `None` of no rows.
-pub(super) async fn find(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<Option<(f32, f32)>> {
+/// The profile of all rows, from what `plan`, a [`ProfileExec`] or what an optimizer put on it, has to give.
+pub(super) async fn find(job: Arc<Job>, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<Profile> {
     let mut stream = execute_stream(plan, context)?;
-    let mut range = None;
+    let mut all = Profile::new(&job.layout);
     while let Some(batch) = stream.next().await.transpose()? {
-        let (low, high) = (as_float32_array(batch.column(0))?, as_float32_array(batch.column(1))?);
-        for row in 0..batch.num_rows() {
-            range = widen(range, &[low.value(row), high.value(row)]);
+        for text in as_string_array(batch.column(0))?.iter().flatten() {
+            let part = serde_json::from_str(text).map_err(|e| internal_datafusion_err!("a profile that can't be read: {e}"))?;
+            all.merge(part);
         }
     }
-    Ok(range)
-}
-
-fn widen(range: Option<(f32, f32)>, values: &[f32]) -> Option<(f32, f32)> {
-    values.iter().fold(range, |range, v| match range {
-        None => Some((*v, *v)),
-        Some((low, high)) => Some((low.min(*v), high.max(*v))),
-    })
+    Ok(all)
 }
 
 fn schema() -> SchemaRef {
-    let field = |name| Field::new(name, DataType::Float32, false);
-    Arc::new(Schema::new(vec![field("low"), field("high")]))
+    Arc::new(Schema::new(vec![Field::new("profile", DataType::Utf8, false)]))
 }
 
-impl DisplayAs for RangeExec {
+impl DisplayAs for ProfileExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let column = self.job.layout.schema.field(self.job.layout.feature).name();
+        let layout = &self.job.layout;
+        let columns: Vec<&str> = layout.features.iter().map(|f| layout.name_of(f)).collect();
+        let columns = columns.join(", ");
         match t {
-            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "RangeExec: column={column}"),
-            DisplayFormatType::TreeRender => writeln!(f, "column={column}"),
+            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "ProfileExec: columns=[{columns}]"),
+            DisplayFormatType::TreeRender => writeln!(f, "columns=[{columns}]"),
         }
     }
 }
 
-impl ExecutionPlan for RangeExec {
+impl ExecutionPlan for ProfileExec {
     fn name(&self) -> &str {
-        "RangeExec"
+        "ProfileExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -119,25 +115,21 @@ impl ExecutionPlan for RangeExec {
         let rows_read = MetricBuilder::new(&self.metrics).counter("rows_read", partition);
         let job = Arc::clone(&self.job);
         let find = async move {
-            let mut range = None;
-            let mut first_row = 0;
+            let mut profile = Profile::new(&job.layout);
             while let Some(batch) = input.next().await.transpose()? {
                 rows_read.add(batch.num_rows());
                 for slice in job.slices(&batch) {
-                    let count = slice.num_rows() as u64;
                     let job_ = Arc::clone(&job);
                     let work = move || {
-                        // Shapes may differ from slice to slice here: the scan that follows will tell, by file and row.
-                        let rows = job_.decode(&slice, None, "", first_row)?;
-                        Ok(widen(range, &rows.values))
+                        job_.profile(&slice, &mut profile)?;
+                        Ok(profile)
                     };
-                    range = job.run(work).await?;
-                    first_row += count;
+                    profile = job.run(work).await?;
                 }
             }
-            let (low, high) = range.unzip();
-            let column = |v: Option<f32>| Arc::new(Float32Array::from_iter_values(v)) as _;
-            Ok(RecordBatch::try_new(schema(), vec![column(low), column(high)])?)
+            let text = serde_json::to_string(&profile).map_err(|e| internal_datafusion_err!("{e}"))?;
+            let column = Arc::new(StringArray::from(vec![text])) as _;
+            Ok(RecordBatch::try_new(schema(), vec![column])?)
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::once(find))))
     }
