@@ -764,17 +764,20 @@ fn ranges(name: &str, value: &Value) -> Result<Ranges> {
         let wrong = || wrong(name, value, "'column=low..high' or 'column=a|b|c', separated by commas");
         let (column, declared) = part.split_once('=').ok_or_else(wrong)?;
         let declared = declared.trim();
-        Ok((column.trim().to_string(), match declared.split_once("..") {
-            Some((low, high)) => Declared::Numbers(range(name, value, &format!("{low},{high}"))?),
-            None => {
-                let values: Vec<String> = declared.split('|').map(|v| v.trim().to_string()).collect();
-                let distinct: std::collections::BTreeSet<_> = values.iter().collect();
-                if values.len() < 2 || distinct.len() < values.len() {
-                    return Err(wrong());
+        Ok((
+            column.trim().to_string(),
+            match declared.split_once("..") {
+                Some((low, high)) => Declared::Numbers(range(name, value, &format!("{low},{high}"))?),
+                None => {
+                    let values: Vec<String> = declared.split('|').map(|v| v.trim().to_string()).collect();
+                    let distinct: std::collections::BTreeSet<_> = values.iter().collect();
+                    if values.len() < 2 || distinct.len() < values.len() {
+                        return Err(wrong());
+                    }
+                    Declared::Categories(values)
                 }
-                Declared::Categories(values)
-            }
-        }))
+            },
+        ))
     };
     let columns: Vec<_> = text.split(',').map(column).collect::<Result<_>>()?;
     match columns.iter().enumerate().find(|(i, (name, _))| columns[..*i].iter().any(|(n, _)| n == name)) {

@@ -170,7 +170,8 @@ impl Sets {
         let ctx = session(1, None, None)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let sources: Vec<&str> = [args.train.as_str(), args.test.as_str()].into_iter().chain(args.from.as_deref()).collect();
+            let sources: Vec<&str> =
+                [args.train.as_str(), args.test.as_str()].into_iter().chain(args.from.as_deref()).collect();
             let mut sets = read::datasets(&ctx, &sources, options).await?.into_iter();
             let (Some(train), Some(test)) = (sets.next(), sets.next()) else {
                 return Err(Failure::new("no rows were read"));

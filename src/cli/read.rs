@@ -90,8 +90,7 @@ impl Source {
         for batch in &self.batches {
             for start in (0..batch.num_rows()).step_by(BATCH) {
                 let part = batch.slice(start, BATCH.min(batch.num_rows() - start));
-                let rows =
-                    self.decoder.decode(part.columns(), scaling, shape, &place, first_row + start as u64)?;
+                let rows = self.decoder.decode(part.columns(), scaling, shape, &place, first_row + start as u64)?;
                 if !rows.is_empty() {
                     shape = Some(rows.shape);
                     batches.push(match scaling {

@@ -148,9 +148,10 @@ fn network(asked: Network, shape: Shape, scaling: &Scaling) -> Result<Network> {
             let message = format!("'convnet' is for pictures, and a row is a {shape}; use 'mlp', 'fourier' or 'mixed'");
             Err(Error::option("network", message))
         }
-        (other, Shape::Picture { .. }) => {
-            Err(Error::option("network", format!("'{other}' is for lists of numbers and tables, and a row is a {shape}; use 'convnet'")))
-        }
+        (other, Shape::Picture { .. }) => Err(Error::option(
+            "network",
+            format!("'{other}' is for lists of numbers and tables, and a row is a {shape}; use 'convnet'"),
+        )),
         (other, Shape::Vector { .. }) => Ok(other),
     }
 }

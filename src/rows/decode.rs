@@ -139,7 +139,9 @@ impl Decoder {
                 Batch::Single { decoder, features: decoder.features(&features[0])?, known: decoder.known(expected) }
             }
             (Columns::Table(decoder), Some(scaling)) => Batch::Table(decoder.batch(features, scaling)?),
-            (Columns::Table(_), None) => return Err(Error::Data("a table can't be decoded before its scaling is known".into())),
+            (Columns::Table(_), None) => {
+                return Err(Error::Data("a table can't be decoded before its scaling is known".into()));
+            }
         };
         let none = Shape::Vector { len: 0 };
         let mut rows = Rows { shape: expected.unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
@@ -191,7 +193,8 @@ impl Decoder {
         let (features, label) = split(columns)?;
         let labels = Label::from_array(&self.labels.name, label)?;
         let wanted = |label| matches!(self.labels.usable(label), Ok(Some(_)));
-        let rows: Vec<usize> = labels.into_iter().enumerate().filter(|(_, l)| wanted(l.clone())).map(|(i, _)| i).collect();
+        let rows: Vec<usize> =
+            labels.into_iter().enumerate().filter(|(_, l)| wanted(l.clone())).map(|(i, _)| i).collect();
         match &self.features {
             Columns::Single(decoder) => {
                 let cells = decoder.features(&features[0])?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::arrow::array::{
-    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Float32Array, Float64Array, LargeBinaryArray, LargeStringArray,
-    StringArray, StringViewArray, StructArray, UInt32Array, new_null_array,
+    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Float32Array, Float64Array, LargeBinaryArray,
+    LargeStringArray, StringArray, StringViewArray, StructArray, UInt32Array, new_null_array,
 };
 use crate::arrow::compute::{cast, nullif, take};
 use crate::arrow::datatypes::{DataType, Field};
@@ -50,7 +50,9 @@ pub fn encode(
         columns.push(match feature {
             _ if position == layout.label => Label::to_array(labels, field.data_type())?,
             Some(index) => match &cells[index] {
-                table::Column::Cells(shape, values) => pictures_or_lists(layout, index, options, field, *shape, values)?,
+                table::Column::Cells(shape, values) => {
+                    pictures_or_lists(layout, index, options, field, *shape, values)?
+                }
                 table::Column::Numbers(values) => scalars(values, field)?,
                 table::Column::Categories(values) => categories(values, field)?,
             },

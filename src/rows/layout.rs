@@ -189,7 +189,10 @@ impl Layout {
         match &options.ranges {
             Some(Ranges::List(range)) if single.is_none() => {
                 let name = scalars().next().unwrap_or("column");
-                let message = format!("'{range}' is for one list column, this is a table; write '{name}={}..{}'", range.low, range.high);
+                let message = format!(
+                    "'{range}' is for one list column, this is a table; write '{name}={}..{}'",
+                    range.low, range.high
+                );
                 return Err(Error::option("ranges", message));
             }
             Some(Ranges::Columns(columns)) => {
@@ -449,9 +452,9 @@ mod tests {
         assert!(e.contains("no label column") && e.contains("label => ") && e.contains("kind (Utf8)"), "{e}");
         let e = failure(&schema(&[("x", picture()), ("y", DataType::Utf8), ("class", DataType::Int8)]), &o);
         assert!(e.contains("several") && e.contains("y (Utf8), class (Int8)") && e.contains("Struct of bytes"), "{e}");
-        let e = failure(&schema(&[("a", DataType::Float32), ("y", DataType::Utf8)]), &o);
+        let e = failure(&schema(&[("a", DataType::Date32), ("y", DataType::Utf8)]), &o);
         assert!(
-            e.contains("no feature column") && e.contains("features => ['...']") && e.contains("make_array"),
+            e.contains("no feature column") && e.contains("features => ['...']") && e.contains("a (Date32)"),
             "{e}"
         );
         let e = failure(&schema(&[("a", picture()), ("b", DataType::Binary), ("y", DataType::Utf8)]), &o);
@@ -471,12 +474,12 @@ mod tests {
         for (options, part) in [
             (Options { label: Some("lable".into()), ..o.clone() }, "did you mean 'label'"),
             (Options { features: features(&["pixels"]), ..o.clone() }, "expected one of image, id, label"),
-            (Options { features: features(&["image", "id"]), ..o.clone() }, "2 columns are named"),
-            (Options { features: features(&["id"]), ..o.clone() }, "a Int64 can't be the feature"),
+            (Options { features: features(&["image", "image"]), ..o.clone() }, "is named twice"),
+            (Options { on_null: OnNull::Impute, ..o.clone() }, "'impute' is for tables"),
             (Options { features: features(&["id"]), label: Some("id".into()), ..o.clone() }, "is the label"),
             (Options { exclude: vec!["imag".into()], ..o.clone() }, "did you mean 'image'"),
             (Options { label: Some("id".into()), exclude: vec!["id".into()], ..o.clone() }, "left out by exclude"),
-            (Options { label: Some("image".into()), exclude: vec![], ..o.clone() }, "no feature column"),
+            (Options { label: Some("image".into()), exclude: vec!["label".into()], ..o.clone() }, "no feature column"),
             (Options { ranges: Some(Ranges::List(Range { low: 0.0, high: 1.0 })), ..o.clone() }, "holds pictures"),
             (Options { classes: features(&["one", "tow"]), ..o.clone() }, "did you mean 'two'"),
             (Options { classes: features(&["3"]), ..o.clone() }, "not a class of column 'label'"),

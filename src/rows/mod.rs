@@ -16,8 +16,8 @@ mod tests;
 pub use decode::{Decoder, Rows};
 pub use encode::encode;
 pub use label::Label;
-pub use table::{Profile, TableScaling};
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
+pub use table::{Profile, TableScaling};
 
 use serde::{Deserialize, Serialize};
 

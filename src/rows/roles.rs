@@ -187,7 +187,9 @@ impl<'a> Finder<'a> {
         match FeatureKind::of_scalar(data_type) {
             // Without a look at the rows the name has to do.
             Some(_) if is_id && data_type.is_integer() && (near_unique || hints.rows == 0) => Some("an id".into()),
-            Some(FeatureKind::Category) if near_unique => Some("text with a value of its own in nearly every row".into()),
+            Some(FeatureKind::Category) if near_unique => {
+                Some("text with a value of its own in nearly every row".into())
+            }
             Some(_) => None,
             None => Some(format!("a {data_type}")),
         }
@@ -199,7 +201,8 @@ impl<'a> Finder<'a> {
 
     fn check_categorical(&self, column: usize, label: usize) -> Result<()> {
         let field = self.schema.field(column);
-        let fits = field.data_type().is_integer() || FeatureKind::of_scalar(field.data_type()) == Some(FeatureKind::Category);
+        let fits =
+            field.data_type().is_integer() || FeatureKind::of_scalar(field.data_type()) == Some(FeatureKind::Category);
         let message = match fits {
             _ if column == label => format!("column '{}' is the label; leave it out", field.name()),
             true => return Ok(()),

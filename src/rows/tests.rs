@@ -207,15 +207,22 @@ fn what_tensor_encoding_writes_is_read_as_the_same_picture() {
 #[test]
 fn numbers_outside_their_type_are_clamped_and_rounded() {
     let layout = Layout::infer(&source(list(DataType::UInt8), DataType::Int64), &Options::default()).unwrap();
-    let batch =
-        encode(&layout, &Options::default(), None, Shape::Vector { len: 4 }, &[-9.0, 1.5, 2.4, 999.0], &[Label::Int(0)])
-            .unwrap();
+    let batch = encode(
+        &layout,
+        &Options::default(),
+        None,
+        Shape::Vector { len: 4 },
+        &[-9.0, 1.5, 2.4, 999.0],
+        &[Label::Int(0)],
+    )
+    .unwrap();
     let rows = decode(&layout, &Options::default(), batch.column(2), batch.column(1)).unwrap();
     assert_eq!(rows.values, [0.0, 2.0, 2.0, 255.0]);
     let layout =
         Layout::infer(&source(list(DataType::Decimal128(4, 2)), DataType::Int64), &Options::default()).unwrap();
     let batch =
-        encode(&layout, &Options::default(), None, Shape::Vector { len: 3 }, &[-1e9, 0.125, 1e9], &[Label::Int(0)]).unwrap();
+        encode(&layout, &Options::default(), None, Shape::Vector { len: 3 }, &[-1e9, 0.125, 1e9], &[Label::Int(0)])
+            .unwrap();
     let rows = decode(&layout, &Options::default(), batch.column(2), batch.column(1)).unwrap();
     assert!(rows.values[0] <= -99.9 && rows.values[2] >= 99.9, "{:?}", rows.values);
 }

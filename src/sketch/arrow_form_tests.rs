@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::extract::{Affine, Scaling};
 use crate::arrow::array::RecordBatch;
 use crate::arrow::datatypes::Schema;
+use crate::extract::{Affine, Scaling};
 use crate::parquet::arrow::ArrowWriter;
 use crate::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::sketch::header::tests::header;
@@ -107,7 +107,11 @@ fn damage_is_an_error_that_names_the_field() {
         ("recipe", recipe(|r| r.extractors = 1 << 40), "impossible sizes"),
         ("recipe", recipe(|r| r.extractors = 4), "the recipe says 4"),
         ("recipe", recipe(|r| r.width = 16), "expected 16"),
-        ("recipe", recipe(|r| r.scaling = Scaling::Affine(Affine { low: 0.0, high: 1.0, scale: 0.0, offset: 0.0 })), "not a map"),
+        (
+            "recipe",
+            recipe(|r| r.scaling = Scaling::Affine(Affine { low: 0.0, high: 1.0, scale: 0.0, offset: 0.0 })),
+            "not a map",
+        ),
         ("frequencies", int(5), "expected 5"),
         ("frequencies", int(i64::MAX), "from 0 to"),
         ("cos_scale", Arc::new(Float64Array::from(vec![f64::NAN])), "cos_scale"),

@@ -162,8 +162,13 @@ mod tests {
     use super::*;
 
     fn sketch(rows: &[[f32; 2]]) -> ClassSketch {
-        let mut s =
-            ClassSketch { count: 0, clipped: 0, missing: vec![], members: vec![MemberSums::zeros(2, 2)], reservoir: Reservoir::new(2) };
+        let mut s = ClassSketch {
+            count: 0,
+            clipped: 0,
+            missing: vec![],
+            members: vec![MemberSums::zeros(2, 2)],
+            reservoir: Reservoir::new(2),
+        };
         for row in rows {
             s.count = count_after(s.count, 1).unwrap();
             s.clipped += s.members[0].add_embedding(row);

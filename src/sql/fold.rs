@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::job::{CancelOnDrop, Job, MAX_CLASSES};
 use super::locate::Locator;
-use super::progress::{Event, Notify};
 use super::profile_exec;
+use super::progress::{Event, Notify};
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
@@ -243,9 +243,10 @@ impl Fold {
             if let Some(scaling) = self.job.static_scaling()? {
                 return Ok(Arc::new(scaling));
             }
-            let plan = self.profile.clone().ok_or_else(|| {
-                Error::option("ranges", "the lowest and highest value aren't known; give 'low,high'")
-            })?;
+            let plan = self
+                .profile
+                .clone()
+                .ok_or_else(|| Error::option("ranges", "the lowest and highest value aren't known; give 'low,high'"))?;
             let profile = profile_exec::find(Arc::clone(&self.job), plan, Arc::clone(&self.context)).await?;
             Ok(Arc::new(self.job.scaling_of(&profile)?))
         };

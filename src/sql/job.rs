@@ -15,8 +15,8 @@ use super::cpu::thread_time;
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::extract::{PoolRecipe, Scaling};
+use crate::options::Options;
 use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape};
 use crate::sketch::MICRO_BATCH;
 use crate::{extract, sketch};
@@ -120,7 +120,10 @@ impl Job {
     ) -> Result<Rows> {
         let table = scaling.and_then(Scaling::table);
         if let (None, Some(Scaling::Affine(_))) = (self.layout.single(), scaling) {
-            return Err(Error::Pool(format!("the pool file was made for lists or pictures, {} is a table", self.source)));
+            return Err(Error::Pool(format!(
+                "the pool file was made for lists or pictures, {} is a table",
+                self.source
+            )));
         }
         self.decoder.decode(batch.columns(), table, expected, place, first_row)
     }

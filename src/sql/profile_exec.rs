@@ -55,7 +55,8 @@ pub(super) async fn find(job: Arc<Job>, plan: Arc<dyn ExecutionPlan>, context: A
     let mut all = Profile::new(&job.layout);
     while let Some(batch) = stream.next().await.transpose()? {
         for text in as_string_array(batch.column(0))?.iter().flatten() {
-            let part = serde_json::from_str(text).map_err(|e| internal_datafusion_err!("a profile that can't be read: {e}"))?;
+            let part = serde_json::from_str(text)
+                .map_err(|e| internal_datafusion_err!("a profile that can't be read: {e}"))?;
             all.merge(part);
         }
     }

@@ -55,7 +55,9 @@ mod tests {
 
     #[test]
     fn rates_round_to_rows() {
-        for (missed, count, rows, expected) in [(0, 10, 5, 0), (10, 10, 5, 5), (3, 10, 10, 3), (1, 10, 4, 0), (0, 0, 4, 0)] {
+        for (missed, count, rows, expected) in
+            [(0, 10, 5, 0), (10, 10, 5, 5), (3, 10, 10, 3), (1, 10, 4, 0), (0, 0, 4, 0)]
+        {
             assert_eq!(rounded(missed, count, rows), expected);
         }
     }

@@ -9,5 +9,5 @@ mod output;
 mod plans;
 mod settings;
 mod sources;
-mod union_agg;
 mod tables;
+mod union_agg;

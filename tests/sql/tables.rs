@@ -13,7 +13,8 @@ use datafusion::prelude::SessionContext;
 use crate::support::*;
 
 /// Options that make a job over a table take milliseconds.
-const QUICK: &str = "ipc => 4, extractors => 2, width => 16, depth => 1, steps => 5, frequencies => 8, exclude => ['customer_id']";
+const QUICK: &str =
+    "extractors => 2, width => 16, depth => 1, frequencies => 8, exclude => ['customer_id'], ipc => 4, steps => 5";
 
 /// People: an id, a date, numbers with a heavy tail, categories of every type; every fifth income is missing.
 fn people(rows: usize) -> RecordBatch {
@@ -32,13 +33,20 @@ fn people(rows: usize) -> RecordBatch {
         ("colour", Arc::new(colour), true),
         ("member", Arc::new((0..rows).map(|i| Some(i % 2 == 0)).collect::<BooleanArray>()), true),
         ("note", Arc::new((0..rows).map(|i| Some(format!("note {i}"))).collect::<StringArray>()), true),
-        ("label", Arc::new((0..rows).map(|i| Some(if i % 3 == 0 { "yes" } else { "no" })).collect::<StringArray>()), true),
+        (
+            "label",
+            Arc::new((0..rows).map(|i| Some(if i % 3 == 0 { "yes" } else { "no" })).collect::<StringArray>()),
+            true,
+        ),
     ])
     .unwrap()
 }
 
 fn call(options: &str) -> String {
-    format!("SELECT * FROM distill(t, {QUICK}, on_null => 'impute'{options})")
+    // What `options` give isn't given twice.
+    let quick: Vec<&str> =
+        QUICK.split(", ").filter(|o| !options.contains(&o[..o.find(" =>").unwrap_or(o.len())])).collect();
+    format!("SELECT * FROM distill(t, {}, on_null => 'impute'{options})", quick.join(", "))
 }
 
 async fn distilled(ctx: &SessionContext, options: &str) -> RecordBatch {
@@ -79,7 +87,13 @@ async fn ids_dates_uuids_and_partitions_are_no_features_unless_named() {
     let ids = RecordBatch::try_from_iter_with_nullable([
         ("user_id", column(&batch, "customer_id").clone(), true),
         ("shop_id", column(&batch, "region").clone(), true),
-        ("uuid", Arc::new((0..60).map(|i| Some(format!("123e4567-e89b-12d3-a456-4266141740{i:02}"))).collect::<StringArray>()) as ArrayRef, true),
+        (
+            "uuid",
+            Arc::new(
+                (0..60).map(|i| Some(format!("123e4567-e89b-12d3-a456-4266141740{i:02}"))).collect::<StringArray>(),
+            ) as ArrayRef,
+            true,
+        ),
         ("day", column(&batch, "day").clone(), true),
         ("age", column(&batch, "age").clone(), true),
         ("label", column(&batch, "label").clone(), true),
@@ -91,17 +105,19 @@ async fn ids_dates_uuids_and_partitions_are_no_features_unless_named() {
         write_parquet(dir.path().join(part).join("x.parquet"), &ids);
     }
     let ctx = session();
-    let explain = async |options: &str| {
-        let options = QUICK.replace("customer_id", "day") + options;
-        explained(&ctx, &format!("SELECT * FROM distill('{}/', {options})", dir.path().display()), "").await
-    };
-    let plan = explain("").await;
+    let query = |options: &str| format!("SELECT * FROM distill('{}/', {options})", dir.path().display());
+    let explain = async |options: &str| explained(&ctx, &query(&format!("{SMALL}{options}")), "").await;
+    // The files' folders always have a name, so their column is NOT NULL.
+    let refused = message(&ctx, &query(SMALL)).await;
+    assert!(refused.contains("column 'part': is NOT NULL") && refused.contains("exclude => ['part']"), "{refused}");
+    let plan = explain(", exclude => ['part']").await;
     for part in [
         "user_id: carried (an id:",
         // Named like one, but with few values.
         "shop_id: feature (number)",
         "uuid: carried (UUIDs:",
-        "part: carried (a partition of the folders:",
+        "part: excluded (option exclude",
+        "day: carried (a Date32:",
         "age: feature (number)",
     ] {
         assert!(plan.contains(part), "{part} in {plan}");
@@ -203,7 +219,10 @@ async fn wrong_columns_are_refused_by_name() {
         assert!(message.contains(part), "{options}: {message}");
     }
     let strict = message(&ctx, &call("").replace(", exclude => ['customer_id']", "")).await;
-    assert!(strict.contains("column 'customer_id': is NOT NULL") && strict.contains("exclude => ['customer_id']"), "{strict}");
+    assert!(
+        strict.contains("column 'customer_id': is NOT NULL") && strict.contains("exclude => ['customer_id']"),
+        "{strict}"
+    );
 }
 
 #[tokio::test]
@@ -232,7 +251,8 @@ async fn exact_values_survive_the_way_through_numbers() {
     let ctx = session_with_table("t", people(60));
     // No steps: the rows are real ones.
     let out = distilled(&ctx, ", steps => 0").await;
-    let incomes: Vec<f64> = people(60).column_by_name("income").unwrap().as_primitive::<Float64Type>().iter().flatten().collect();
+    let incomes: Vec<f64> =
+        people(60).column_by_name("income").unwrap().as_primitive::<Float64Type>().iter().flatten().collect();
     let found = column(&out, "income").as_primitive::<Float64Type>();
     assert!(found.iter().flatten().all(|v| incomes.contains(&v)), "{found:?}");
 }

@@ -89,10 +89,10 @@ impl CurveScaling {
     }
 
     fn log(sample: &[(f32, f64)]) -> Self {
-        // The median size of the numbers that aren't 0: what is usual stays about linear.
+        // A small one of the sizes of the numbers that aren't 0: the rest of them are told apart by their ratios.
         let mut sizes: Vec<f32> = sample.iter().map(|(x, _)| x.abs()).filter(|x| *x > 0.0).collect();
         sizes.sort_unstable_by(f32::total_cmp);
-        let scale = sizes.get(sizes.len() / 2).copied().unwrap_or(1.0).max(f32::MIN_POSITIVE);
+        let scale = sizes.get(sizes.len() / 10).copied().unwrap_or(1.0).max(f32::MIN_POSITIVE);
         let (mean, deviation) = moments(sample, |x| (x / f64::from(scale)).asinh());
         Self::Log { scale, center: mean as f32, unit: positive(deviation) }
     }
@@ -242,9 +242,12 @@ mod tests {
         let curve = |kind| CurveScaling::fit(kind, 0.0, 10_000.0, &sample);
         assert!(matches!(curve(Curve::Auto), CurveScaling::Quantile { .. }));
         assert!(matches!(curve(Curve::Linear), CurveScaling::Linear { .. }));
-        // The thousands are about as far from 0 as from each other, not hundreds of deviations away.
-        let log = scaling(curve(Curve::Log), 0.0, 10_000.0);
-        assert!(log.scale(10_000.0) < 13.0 && scaling(curve(Curve::Linear), 0.0, 10_000.0).scale(10_000.0) > 15.0);
+        // Ten times the number is ten times as far from 0, or not nearly.
+        let ratio = |kind| {
+            let number = scaling(curve(kind), 0.0, 10_000.0);
+            (number.scale(10_000.0) - number.scale(0.0)) / (number.scale(1_000.0) - number.scale(0.0))
+        };
+        assert!((ratio(Curve::Linear) - 10.0).abs() < 1e-3 && ratio(Curve::Log) < 5.0);
         let quantile = scaling(curve(Curve::Quantile), 0.0, 10_000.0);
         assert!(quantile.scale(10_000.0) == SPAN && quantile.scale(0.0) == -SPAN);
     }

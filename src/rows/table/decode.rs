@@ -133,7 +133,8 @@ impl TableDecoder {
                     Look::Pictures(..) => Seen::Numbers(shape.map(|shape| (shape, buffer.as_slice()))),
                 })
                 .collect();
-            let misses = |seen: &Seen<'_>| matches!(seen, Seen::Number(None) | Seen::Category(None) | Seen::Numbers(None));
+            let misses =
+                |seen: &Seen<'_>| matches!(seen, Seen::Number(None) | Seen::Category(None) | Seen::Numbers(None));
             if on_null != OnNull::Skip || !seen.iter().any(misses) {
                 profile.add(&seen);
             }
@@ -190,9 +191,21 @@ pub(in crate::rows) struct TableBatch<'a> {
 
 enum Cells<'a> {
     /// `flagged`: a flag follows each number.
-    Numbers { name: &'a str, scaling: &'a NumberScaling, numbers: Float32Array, flagged: bool },
-    Codes { scaling: &'a CategoryScaling, codes: Vec<Code> },
-    Pictures { decoder: &'a CellDecoder, scaling: &'a NumbersScaling, features: Features<'a> },
+    Numbers {
+        name: &'a str,
+        scaling: &'a NumberScaling,
+        numbers: Float32Array,
+        flagged: bool,
+    },
+    Codes {
+        scaling: &'a CategoryScaling,
+        codes: Vec<Code>,
+    },
+    Pictures {
+        decoder: &'a CellDecoder,
+        scaling: &'a NumbersScaling,
+        features: Features<'a>,
+    },
 }
 
 impl TableBatch<'_> {

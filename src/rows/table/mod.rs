@@ -232,14 +232,19 @@ impl TableScaling {
     /// Whether every column's map is one: what a scaling read from a file must be.
     pub(crate) fn is_sound(&self) -> bool {
         let column = |column: &ColumnScaling| match column {
-            ColumnScaling::Number(s) => s.low.is_finite() && s.high.is_finite() && s.low <= s.high && s.curve.is_sound(),
+            ColumnScaling::Number(s) => {
+                s.low.is_finite() && s.high.is_finite() && s.low <= s.high && s.curve.is_sound()
+            }
             ColumnScaling::Missing { .. } => true,
             ColumnScaling::Category(s) => {
                 !s.values.is_empty() && s.values.len() <= MAX_CATEGORIES && s.values.windows(2).all(|w| w[0] < w[1])
             }
             ColumnScaling::Numbers(s) => {
                 let len = s.shape.dims().into_iter().try_fold(1usize, usize::checked_mul);
-                s.low.is_finite() && s.high.is_finite() && s.low <= s.high && len.is_some_and(|n| (1..=1 << 24).contains(&n))
+                s.low.is_finite()
+                    && s.high.is_finite()
+                    && s.low <= s.high
+                    && len.is_some_and(|n| (1..=1 << 24).contains(&n))
             }
         };
         !self.columns.is_empty() && self.columns.iter().all(column)

@@ -202,7 +202,14 @@ impl Profile {
                     number += 1;
                     let curve = CurveScaling::fit(options.curve, low, high, &sample);
                     let values: Vec<f32> = if declared.is_some() { vec![] } else { values };
-                    columns.push(ColumnScaling::Number(NumberScaling { name: name.clone(), low, high, curve, whole, values }));
+                    columns.push(ColumnScaling::Number(NumberScaling {
+                        name: name.clone(),
+                        low,
+                        high,
+                        curve,
+                        whole,
+                        values,
+                    }));
                     if missing {
                         columns.push(ColumnScaling::Missing { name });
                     }
@@ -211,7 +218,10 @@ impl Profile {
                     let values = match declared {
                         Some(Declared::Categories(values)) => declared_categories(layout, feature.column, values)?,
                         Some(Declared::Numbers(_)) => {
-                            return Err(Error::option("ranges", format!("column '{name}' holds categories; declare them as '{name}=a|b|c'")));
+                            return Err(Error::option(
+                                "ranges",
+                                format!("column '{name}' holds categories; declare them as '{name}=a|b|c'"),
+                            ));
                         }
                         None => found.iter().cloned().collect(),
                     };
@@ -230,7 +240,8 @@ impl Profile {
                 }
                 ColumnProfile::Numbers { shape, range } => {
                     let shape = layout.shape_of(feature, options).or(*shape).ok_or_else(|| no_values(&name))?;
-                    let (low, high) = if feature.kind.is_picture() { (0.0, 255.0) } else { range.ok_or_else(|| no_values(&name))? };
+                    let (low, high) =
+                        if feature.kind.is_picture() { (0.0, 255.0) } else { range.ok_or_else(|| no_values(&name))? };
                     columns.push(ColumnScaling::Numbers(NumbersScaling { name, shape, low, high }));
                 }
             }
@@ -256,7 +267,8 @@ impl Profile {
             match feature.kind {
                 FeatureKind::Number => {
                     let curve = CurveScaling::Linear { center: 0.0, unit: 1.0 };
-                    let number = NumberScaling { name: name.clone(), low: 0.0, high: 1.0, curve, whole: false, values: vec![] };
+                    let number =
+                        NumberScaling { name: name.clone(), low: 0.0, high: 1.0, curve, whole: false, values: vec![] };
                     columns.push(ColumnScaling::Number(number));
                     columns.extend(missing.then_some(ColumnScaling::Missing { name }));
                 }
@@ -290,9 +302,10 @@ fn declared_range(name: &str, declared: Option<&Declared>) -> Result<Option<(f32
     match declared {
         None => Ok(None),
         Some(Declared::Numbers(range)) => Ok(Some((range.low as f32, range.high as f32))),
-        Some(Declared::Categories(_)) => {
-            Err(Error::option("ranges", format!("column '{name}' holds numbers; declare them as '{name}=low..high', or name it in categorical")))
-        }
+        Some(Declared::Categories(_)) => Err(Error::option(
+            "ranges",
+            format!("column '{name}' holds numbers; declare them as '{name}=low..high', or name it in categorical"),
+        )),
     }
 }
 
@@ -301,7 +314,10 @@ fn declared_categories(layout: &Layout, column: usize, values: &[String]) -> Res
     let field = layout.schema.field(column);
     let one = |text: &String| {
         Label::parse(text, field.data_type()).ok_or_else(|| {
-            Error::option("ranges", format!("'{text}' can't be a value of column '{}', a {}", field.name(), field.data_type()))
+            Error::option(
+                "ranges",
+                format!("'{text}' can't be a value of column '{}', a {}", field.name(), field.data_type()),
+            )
         })
     };
     values.iter().map(one).collect::<Result<BTreeSet<_>>>().map(|set| set.into_iter().collect())
