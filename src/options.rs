@@ -3,6 +3,8 @@
 //! [`SPECS`] is the only list of options there is: names, defaults, documentation and parsing. The SQL planner, the
 //! `SET distill.*` extension, the command's flags and `schemas/options.json` are all made from it.
 
+mod contradictions;
+
 use std::fmt;
 
 use crate::error::{Error, Result, nearest_hint};
@@ -72,7 +74,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// What is matched between the real and the synthetic rows.
+    /// How the rows are made: what is matched between real and synthetic rows, or how real rows are chosen.
     Method {
         /// Chosen from the kind of rows and `ipc`.
         Auto = "auto",
@@ -80,6 +82,14 @@ choice! {
         Mean = "mean" | "dm",
         /// Characteristic functions (neural characteristic function matching, Wang et al. 2025).
         Characteristic = "characteristic" | "ncfm",
+        /// Real rows, uniformly drawn.
+        Random = "random",
+        /// Real rows whose mean embedding follows the class's (Welling 2009).
+        Herding = "herding",
+        /// Real rows of which no other is far (Gonzalez 1985).
+        KCenter = "k_center" | "k-center",
+        /// Real rows nearest to the centres of k-means (Lloyd 1982).
+        KMeans = "k_means" | "k-means",
     }
 }
 choice! {
@@ -130,6 +140,16 @@ choice! {
         Adam = "adam",
         /// Stochastic gradient descent with momentum.
         Sgd = "sgd",
+    }
+}
+
+impl Method {
+    /// Whether it chooses real rows, in place of optimizing synthetic ones.
+    pub fn selects(self) -> bool {
+        match self {
+            Self::Auto | Self::Mean | Self::Characteristic => false,
+            Self::Random | Self::Herding | Self::KCenter | Self::KMeans => true,
+        }
     }
 }
 
@@ -324,14 +344,14 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         method,
         Kind::Choice(Method::VALUES),
-        "What is matched: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'.",
+        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'; or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'.",
         |n, v| Method::parse(n, &text(n, v)?),
         shown
     ),
     spec!(
         steps,
         Kind::Integer,
-        "Optimizer steps. Default: by method and ipc.",
+        "Optimizer steps. Default: by method and ipc. Methods that choose real rows have none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -443,7 +463,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start from. Default: max(ipc, 64); 0 with init => 'noise'.",
+        "Real rows kept per class to start or choose from. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),
@@ -510,41 +530,13 @@ impl Options {
             .collect()
     }
 
-    /// Rejects options that contradict each other.
-    pub fn check(&self) -> Result<()> {
-        if self.init == Init::Real && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
-            return Err(Error::option(
-                "reservoir_per_class",
-                format!(
-                    "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
-                    self.ipc
-                ),
-            ));
-        }
-        if self.pool_file.is_some() {
-            for (name, set) in [
-                ("extractors", self.extractors.is_some()),
-                ("width", self.width.is_some()),
-                ("depth", self.depth.is_some()),
-                ("augment", self.augment != "none"),
-            ] {
-                if set {
-                    return Err(Error::option(name, "is part of the pool file; leave it out, or leave out pool_file"));
-                }
-            }
-        }
-        if self.frequencies == Some(0) && self.method == Method::Characteristic {
-            return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
-        }
-        if self.alpha == 0.0 && self.beta == 0.0 {
-            return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
-        }
-        Ok(())
-    }
-
-    /// Real rows kept per class: `reservoir_per_class`, else what `init` needs.
+    /// Real rows kept per class: `reservoir_per_class`, else what `method` and `init` need.
     pub fn reservoir(&self) -> usize {
-        self.reservoir_per_class.unwrap_or(if self.init == Init::Real { self.ipc.max(64) } else { 0 })
+        self.reservoir_per_class.unwrap_or(match (self.method, self.init) {
+            (Method::Herding | Method::KCenter | Method::KMeans, _) => (10 * self.ipc).max(64),
+            (_, Init::Real) => self.ipc.max(64),
+            (_, Init::Noise) => 0,
+        })
     }
 }
 
@@ -724,13 +716,5 @@ mod tests {
             }
         }
         assert_eq!(o, back);
-    }
-
-    #[test]
-    fn contradictions_are_named() {
-        let mut o = Options { reservoir_per_class: Some(2), ..Default::default() };
-        assert!(o.check().unwrap_err().to_string().contains("reservoir_per_class"));
-        o.init = Init::Noise;
-        o.check().unwrap();
     }
 }

@@ -31,9 +31,9 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::rows::{self, Label};
 use crate::sketch::{self, Sketches};
-use crate::synthesize::synthesize;
+use crate::synthesize::{Progress, synthesize, working_bytes};
 
-/// Optimizes the synthetic rows against the sketches of all classes.
+/// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
 #[derive(Debug)]
 pub(super) struct DistillExec {
     job: Arc<Job>,
@@ -79,11 +79,16 @@ impl DistillExec {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;
+        let steps = match options.steps {
+            _ if options.method.selects() => "none".into(),
+            None => "by method".into(),
+            Some(steps) => steps.to_string(),
+        };
         vec![
             ("source", self.job.source.clone()),
             ("ipc", options.ipc.to_string()),
             ("method", options.method.to_string()),
-            ("steps", options.steps.map_or("by method".into(), |s| s.to_string())),
+            ("steps", steps),
             ("seed", options.seed.to_string()),
             ("roles", format!("[{}]", self.job.roles())),
         ]
@@ -235,10 +240,7 @@ impl Run {
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
-        // The rows, their gradients, the optimizer's two moments and the best state.
-        let row = sketches.header.recipe.shape.len() * size_of::<f32>();
-        let rows = self.job.options.ipc * sketches.classes.len();
-        self.reserve(reservation, reservation.size() + 5 * row * rows)?;
+        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options))?;
 
         let workers = self.job.workers()?;
         let before = pool_time(&workers);
@@ -246,8 +248,8 @@ impl Run {
         let (job, schema, steps, flag) =
             (Arc::clone(&self.job), Arc::clone(&self.schema), self.steps.clone(), cancel.flag());
         let work = move || {
-            let mut observe = |progress| {
-                steps.add(1);
+            let mut observe = |progress: Progress| {
+                steps.add(usize::from(progress.loss.is_some()));
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
@@ -263,8 +265,7 @@ impl Run {
     fn reserve(&self, reservation: &MemoryReservation, bytes: usize) -> Result<()> {
         let reserved = reservation.try_resize(bytes);
         self.peak.set_max(reservation.size());
-        reserved.map_err(|e| {
-            e.context(format!("distill: optimizing the rows of {} doesn't fit into memory", self.job.source))
-        })
+        reserved
+            .map_err(|e| e.context(format!("distill: making the rows of {} doesn't fit into memory", self.job.source)))
     }
 }

@@ -84,7 +84,7 @@ impl<'a> Descent<'a> {
             optimizer.step(&[gradient], self.recipe.rate_at(i))?;
             let clamped = rows.as_detached_tensor().clamp(low, high)?;
             rows.set(&clamped)?;
-            if observer(Progress { step: i + 1, steps, loss }).is_break() {
+            if observer(Progress { step: i + 1, steps, loss: Some(loss) }).is_break() {
                 return Err(Error::Cancelled);
             }
             if (steps - i - 1) % interval == 0 {

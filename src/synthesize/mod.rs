@@ -4,6 +4,7 @@ mod descent;
 mod init;
 mod optimizer;
 mod recipe;
+mod selection;
 
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use recipe::{Recipe, Term};
@@ -27,23 +28,26 @@ pub struct Synthetic {
     pub labels: Vec<Label>,
 }
 
-/// How far the optimizer is.
+/// How far the job is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Steps done.
+    /// Steps done; classes done where real rows are chosen.
     pub step: usize,
-    /// Steps in all.
+    /// Steps in all, or classes.
     pub steps: usize,
-    /// The loss of this step.
-    pub loss: f64,
+    /// The loss of this step; `None` where real rows are chosen.
+    pub loss: Option<f64>,
 }
 
-/// Optimizes `options.ipc` rows a class against `sketches` on the current rayon pool; `observer` is called after each step and can break
+/// Makes `options.ipc` rows a class from `sketches` on the current rayon pool; `observer` is called after each step and can break
 /// off ([`crate::Error::Cancelled`]).
 ///
-/// Each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about twenty
-/// states on the way, the start and the end among them, whose loss over a few extractors is lowest. Every class gets `ipc` rows, also one with fewer real rows
-/// (see option `init`).
+/// The method decides how:
+/// - optimized: each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about
+///   twenty states on the way, the start and the end among them, whose loss over a few extractors is lowest. Every class gets `ipc` rows,
+///   also one with fewer real rows (see option `init`).
+/// - chosen: rows of each class's reservoir, exactly as they were read. Every class gets `ipc` rows, one with fewer distinct rows has
+///   them again, in turn. The observer is called after each class.
 pub fn synthesize(
     sketches: &Sketches,
     options: &Options,
@@ -51,33 +55,58 @@ pub fn synthesize(
 ) -> Result<Synthetic> {
     options.check()?;
     check(sketches)?;
-    let header = &sketches.header;
-    let recipe = Recipe::choose(options, header)?;
+    let values = match options.method.selects() {
+        true => selection::rows(sketches, options, observer)?,
+        false => optimized(sketches, options, observer)?,
+    };
+    Ok(Synthetic {
+        shape: sketches.header.recipe.shape,
+        values,
+        labels: sketches.classes.keys().flat_map(|l| std::iter::repeat_n(l.clone(), options.ipc)).collect(),
+    })
+}
+
+/// Optimized rows in the input's units.
+fn optimized(
+    sketches: &Sketches,
+    options: &Options,
+    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Vec<f32>> {
+    let recipe = Recipe::choose(options, &sketches.header)?;
     let start = init::rows(sketches, options)?;
-    let scaling = header.recipe.scaling;
     let values = if recipe.steps == 0 {
         start
     } else {
-        let device = extract::device(&options.device)?;
-        let pool = Pool::build(&header.recipe, &device)?;
-        if pool.fingerprint() != header.pool {
-            return Err(Error::Sketch(format!(
-                "the pool it was made with had fingerprint {}, the one built from its recipe has {}: the pool file has changed, or another \
-                 version of this crate made the sketch; make the sketch again",
-                header.pool,
-                pool.fingerprint()
-            )));
-        }
-        descent::Descent::new(sketches, options, &recipe, &pool)?.run(start, observer)?
+        descent::Descent::new(sketches, options, &recipe, &pool(sketches, options)?)?.run(start, observer)?
     };
-    Ok(Synthetic {
-        shape: header.recipe.shape,
-        values: values
-            .into_iter()
-            .map(|v| ((v - scaling.offset) / scaling.scale).clamp(scaling.low, scaling.high))
-            .collect(),
-        labels: sketches.classes.keys().flat_map(|l| std::iter::repeat_n(l.clone(), options.ipc)).collect(),
-    })
+    let scaling = sketches.header.recipe.scaling;
+    let unscaled = |v: f32| ((v - scaling.offset) / scaling.scale).clamp(scaling.low, scaling.high);
+    Ok(values.into_iter().map(unscaled).collect())
+}
+
+/// The extractors that `sketches` were made with.
+fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
+    let header = &sketches.header;
+    let pool = Pool::build(&header.recipe, &extract::device(&options.device)?)?;
+    if pool.fingerprint() != header.pool {
+        return Err(Error::Sketch(format!(
+            "the pool it was made with had fingerprint {}, the one built from its recipe has {}: the pool file has changed, or another \
+             version of this crate made the sketch; make the sketch again",
+            header.pool,
+            pool.fingerprint()
+        )));
+    }
+    Ok(pool)
+}
+
+/// Bytes of memory that [`synthesize`] works in, beside the sketches and the extractors.
+pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> usize {
+    let rows = options.ipc * sketches.classes.len() * sketches.header.recipe.shape.len() * size_of::<f32>();
+    match options.method.selects() {
+        true => rows + selection::working_bytes(sketches, options),
+        // The rows, their gradients, the optimizer's two moments and the best state.
+        false => 5 * rows,
+    }
 }
 
 fn check(sketches: &Sketches) -> Result<()> {

@@ -27,6 +27,10 @@ pub struct Recipe {
 impl Recipe {
     /// What `options` ask for, and defaults where they don't, for sketches with `header`.
     pub fn choose(options: &Options, header: &Header) -> Result<Self> {
+        if options.method.selects() {
+            let message = format!("'{}' chooses real rows; there is nothing to optimize", options.method);
+            return Err(Error::option("method", message));
+        }
         let terms = match (options.method, header.frequencies) {
             (Method::Mean, _) | (Method::Auto, 0) => vec![(1.0, Term::Mean)],
             (Method::Characteristic, 0) => {
@@ -36,7 +40,7 @@ impl Recipe {
                         .into(),
                 ));
             }
-            (Method::Characteristic | Method::Auto, _) => vec![(1.0, Term::Characteristic)],
+            _ => vec![(1.0, Term::Characteristic)],
         };
         let steps = match options.ipc {
             0..=10 => 1000,

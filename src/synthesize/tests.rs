@@ -76,7 +76,7 @@ fn the_loss_falls_and_rows_made_from_noise_become_their_classes() {
         for optimizer in [OptimizerKind::Adam, OptimizerKind::Sgd] {
             let options = Options { method, optimizer, init: Init::Noise, steps: Some(90), ..options() };
             let (synthetic, told) = run(&sketches(&options, &rows), &options);
-            let losses: Vec<f64> = (1..=90).map(|s| told.iter().find(|p| p.step == s).unwrap().loss).collect();
+            let losses: Vec<f64> = (1..=90).map(|s| told.iter().find(|p| p.step == s).unwrap().loss.unwrap()).collect();
             let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
             assert!(mean(&losses[80..]) < 0.6 * mean(&losses[..6]), "{method} {optimizer} {losses:?}");
             assert_eq!(nearest(&synthetic, &rows), [0, 0, 1, 1, 2, 2], "{method} {optimizer}");
@@ -160,4 +160,118 @@ fn sketches_that_cannot_be_distilled_are_named() {
     fails(&|s| s.classes.retain(|l, _| *l == Label::Int(2)), "the same label, 2");
     fails(&|s| s.classes.values_mut().for_each(|c| c.count = 0), "class 0 has no rows");
     fails(&|s| s.header.pool = "c3d4".into(), "fingerprint c3d4");
+}
+
+const SELECTIONS: [Method; 4] = [Method::Random, Method::Herding, Method::KCenter, Method::KMeans];
+
+fn selection(method: Method) -> Options {
+    Options { method, steps: None, frequencies: None, ipc: 4, ..options() }
+}
+
+/// For each synthetic row the positions of the rows of its class that have its very numbers.
+fn originals(synthetic: &Synthetic, rows: &Rows) -> Vec<Vec<usize>> {
+    let same = |row: &[f32], label: &Label| {
+        (0..rows.len()).filter(|i| rows.row(*i) == row && rows.labels[*i] == *label).collect()
+    };
+    synthetic.values.chunks(64).zip(&synthetic.labels).map(|(row, label)| same(row, label)).collect()
+}
+
+#[test]
+fn selection_methods_give_real_rows_of_each_class_unchanged_and_none_twice() {
+    let rows = pictures(240);
+    let mut choices = vec![];
+    for method in SELECTIONS {
+        let options = selection(method);
+        let (synthetic, told) = run(&sketches(&options, &rows), &options);
+        let mut positions: Vec<usize> = originals(&synthetic, &rows).concat();
+        assert_eq!(synthetic.labels, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2].map(Label::Int));
+        assert!(told.iter().enumerate().all(|(i, p)| (p.step, p.steps, p.loss) == (i + 1, 3, None)) && told.len() == 3);
+        choices.push(positions.clone());
+        positions.sort_unstable();
+        positions.dedup();
+        assert_eq!(positions.len(), 12, "{method}");
+    }
+    assert!((0..4).all(|i| (0..i).all(|j| choices[i] != choices[j])), "{choices:?}");
+}
+
+#[test]
+fn a_random_choice_is_the_start_of_the_reservoir() {
+    let options = selection(Method::Random);
+    let sketches = sketches(&options, &pictures(60));
+    let first = |s: &ClassSketch| s.reservoir.rows[..4].iter().flat_map(|r| r.values.clone()).collect::<Vec<_>>();
+    let expected: Vec<f32> = sketches.classes.values().flat_map(first).collect();
+    assert_eq!(run(&sketches, &options).0.values, expected);
+}
+
+#[test]
+fn herding_follows_the_mean_of_all_rows_also_of_those_that_the_reservoir_dropped() {
+    let rows = pictures(600);
+    let options = Options { reservoir_per_class: Some(40), ..selection(Method::Herding) };
+    let sketches = sketches(&options, &rows);
+    let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
+    let wants = crate::kernels::Wants { input: false, weights: false, parallel: false };
+    // Over all extractors, the distance of the chosen rows' mean embedding to that of all 200 rows, relative to its length.
+    let distance = |method: Method| -> f64 {
+        let (synthetic, _) = run(&sketches, &Options { method, ..options.clone() });
+        let mut sum = 0.0;
+        for (class, chosen) in sketches.classes.values().zip(synthetic.values.chunks(4 * 64)) {
+            for member in 0..3 {
+                let features = pool.features(member, &pool.scale(chosen).unwrap(), wants).unwrap();
+                let mean: Vec<f32> = features.mean(0).unwrap().to_vec1().unwrap();
+                let target = class.mean(member);
+                let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+                let apart: Vec<f32> = mean.iter().zip(&target).map(|(a, b)| a - b).collect();
+                sum += square(&apart) / square(&target);
+            }
+        }
+        sum
+    };
+    let (herding, random) = (distance(Method::Herding), distance(Method::Random));
+    assert!(herding < 0.7 * random, "{herding} {random}");
+}
+
+#[test]
+fn a_class_with_fewer_rows_than_ipc_has_them_again_unchanged() {
+    let rows = pictures(9);
+    for method in SELECTIONS {
+        let options = Options { ipc: 7, ..selection(method) };
+        let (synthetic, _) = run(&sketches(&options, &rows), &options);
+        let positions: Vec<usize> = originals(&synthetic, &rows).concat();
+        for class in positions.chunks(7) {
+            assert_eq!((&class[..3], &class[..1]), (&class[3..6], &class[6..]), "{method}");
+            assert_eq!(class[..3].iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{method}");
+        }
+    }
+}
+
+#[test]
+fn choices_are_the_same_for_any_number_of_threads_and_for_a_class_more_or_less() {
+    for method in SELECTIONS {
+        let options = selection(method);
+        let sketches = sketches(&options, &pictures(240));
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&sketches, &options).0.values)
+        };
+        let all = on(1);
+        assert_eq!(all, on(3), "{method}");
+        let mut fewer = sketches.clone();
+        fewer.classes.remove(&Label::Int(0));
+        assert_eq!(all[4 * 64..], run(&fewer, &options).0.values, "{method}");
+    }
+}
+
+#[test]
+fn a_choice_can_be_broken_off_after_any_class_and_needs_candidates() {
+    let options = selection(Method::KMeans);
+    let mut sketches = sketches(&options, &pictures(60));
+    let mut calls = 0;
+    let result = synthesize(&sketches, &options, &mut |_| {
+        calls += 1;
+        if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(result, Err(Error::Cancelled)) && calls == 2);
+    sketches.header.reservoir = 3;
+    let e = synthesize(&sketches, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(e.contains("'k_means'") && e.contains("reservoir_per_class => 4"), "{e}");
 }

@@ -7,6 +7,7 @@ mod failures;
 mod memory;
 mod output;
 mod plans;
+mod selection;
 mod settings;
 mod sources;
 mod union_agg;
