@@ -53,8 +53,8 @@ async fn lists_come_out_byte_by_byte_as_they_went_in() {
     let real: HashSet<_> = keys(&batch, ["features", "label"]).into_iter().collect();
     let ctx = session_with_table("n", batch);
     for method in METHODS {
-        // A range narrower than the numbers' scales the extractors' input; it doesn't touch the rows.
-        for ranges in ["", ", ranges => '1,3'"] {
+        // The range scales the extractors' input; it doesn't touch the rows.
+        for ranges in ["", ", ranges => '-5,50'"] {
             let out = rows(&ctx, &call("n", method, &format!(", ipc => 4{ranges}"))).await.unwrap();
             let chosen: HashSet<_> = keys(&out, ["features", "label"]).into_iter().collect();
             assert_eq!(out.num_rows(), 12);
@@ -104,13 +104,19 @@ async fn a_class_with_fewer_distinct_rows_than_ipc_has_them_again() {
 async fn explain_shows_the_method_no_steps_and_the_larger_reservoir() {
     let (dir, path) = train();
     let ctx = session();
-    let query = call(&format!("'{path}'"), "herding", ", ipc => 20");
-    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @"");
-    let analyzed = shown(
-        &ctx,
-        &format!("EXPLAIN ANALYZE {}", call("t", "k_means", ", ipc => 2").replace("(t,", &format!("('{path}',"))),
-    )
-    .await;
+    let source = format!("'{path}'");
+    let query = call(&source, "herding", ", ipc => 20");
+    insta::assert_snapshot!(explained(&ctx, &query, dir.path().to_str().unwrap()).await, @r"
+    DistillExec: source=/.../train.parquet, ipc=20, method=herding, steps=none, seed=0, roles=[image: feature (Hugging Face Image), label: label (Hugging Face ClassLabel with 3 names), id: carried (neither label nor feature: NULL in the synthetic rows)]
+      CoalescePartitionsExec
+        AggregateExec: mode=FinalPartitioned, gby=[class@0 as class], aggr=[sketch]
+          RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
+            AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
+              RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
+                ExtractExec: rows=1x8x8 picture, extractors=2, width=8, depth=1, features=288, frequencies=0, sketch_bytes_per_class=65624, micro_batch=64, scans=1
+                  DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet
+    ");
+    let analyzed = shown(&ctx, &format!("EXPLAIN ANALYZE {}", call(&source, "k_means", ", ipc => 2"))).await;
     for metric in ["steps=0", "classes=3", "rows_sketched=48"] {
         assert!(analyzed.contains(metric), "{metric} in {analyzed}");
     }
