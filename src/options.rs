@@ -5,6 +5,8 @@
 
 mod contradictions;
 
+pub use contradictions::check_given;
+
 use std::fmt;
 
 use crate::error::{Error, Result, nearest_hint};
@@ -90,6 +92,17 @@ choice! {
         KCenter = "k_center" | "k-center",
         /// Real rows nearest to the centres of k-means (Lloyd 1982).
         KMeans = "k_means" | "k-means",
+    }
+}
+choice! {
+    /// How synthetic rows are split over the classes.
+    Allocation {
+        /// As many each.
+        Equal = "equal",
+        /// In proportion to the class's real rows.
+        Proportional = "proportional",
+        /// In proportion to the square root of the class's real rows.
+        Sqrt = "sqrt",
     }
 }
 choice! {
@@ -191,6 +204,9 @@ impl fmt::Display for Range {
 #[allow(missing_docs)] // each field is documented in SPECS, where users read it
 pub struct Options {
     pub ipc: usize,
+    pub rows: Option<usize>,
+    pub allocation: Allocation,
+    pub weight: Option<String>,
     pub label: Option<String>,
     pub features: Option<Vec<String>>,
     pub exclude: Vec<String>,
@@ -225,6 +241,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ipc: 10,
+            rows: None,
+            allocation: Allocation::Equal,
+            weight: None,
             label: None,
             features: None,
             exclude: vec![],
@@ -317,6 +336,27 @@ fn shown_option<T: fmt::Display>(v: &Option<T>) -> Option<String> {
 /// All options, in the order in which they are documented.
 pub static SPECS: &[OptionSpec] = &[
     spec!(ipc, Kind::Integer, "Synthetic rows per class.", |n, v| int(n, v, 1, 100_000), shown),
+    spec!(
+        rows,
+        Kind::Integer,
+        "Synthetic rows in all, at least one a class; in place of ipc.",
+        |n, v| int_option(n, v, 2, 10_000_000),
+        shown_option
+    ),
+    spec!(
+        allocation,
+        Kind::Choice(Allocation::VALUES),
+        "How rows, or ipc times the classes, are split over the classes: 'equal', 'proportional' to the classes' real rows, or to their square root, 'sqrt'.",
+        |n, v| Allocation::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        weight,
+        Kind::Text,
+        "Name of a column that is added: how many real rows of its class each synthetic row stands for. Default: none.",
+        text_option,
+        shown_option
+    ),
     spec!(
         label,
         Kind::Text,
@@ -463,7 +503,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'.",
+        "Real rows kept per class to start or choose from. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),
@@ -512,7 +552,14 @@ impl Options {
             name: name.into(),
             hint: nearest_hint(name, SPECS.iter().map(|s| s.name)),
         })?;
-        (spec.set)(self, value)
+        (spec.set)(self, value)?;
+        // Two ways to say one thing: the later one counts, so that an argument wins over the session's default.
+        match name {
+            "ipc" if *value != Value::Null => self.rows = None,
+            "rows" if *value != Value::Null => self.ipc = Self::default().ipc,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Name, value as text (`None`: chosen from the rows) and documentation of every option.
@@ -531,12 +578,24 @@ impl Options {
     }
 
     /// Real rows kept per class: `reservoir_per_class`, else what `method` and `init` need.
+    ///
+    /// Where the classes' shares depend on how many classes there are or how large they are, they aren't known before the pass: then at most 1,000
+    /// are kept, or what `ipc` asks for.
     pub fn reservoir(&self) -> usize {
-        self.reservoir_per_class.unwrap_or(match (self.method, self.init) {
-            (Method::Herding | Method::KCenter | Method::KMeans, _) => (10 * self.ipc).max(64),
-            (_, Init::Real) => self.ipc.max(64),
-            (_, Init::Noise) => 0,
-        })
+        let compares = matches!(self.method, Method::Herding | Method::KCenter | Method::KMeans);
+        let wanted = match (self.rows, self.allocation) {
+            _ if self.init == Init::Noise && !compares => 0,
+            (Some(rows), _) => rows.clamp(64, 1000),
+            (None, _) if compares => (10 * self.ipc).max(64),
+            (None, Allocation::Equal) => self.ipc.max(64),
+            (None, Allocation::Proportional | Allocation::Sqrt) => (10 * self.ipc).min(1000).max(self.ipc).max(64),
+        };
+        self.reservoir_per_class.unwrap_or(wanted)
+    }
+
+    /// Whether every class gets `ipc` rows, whatever the classes turn out to be.
+    pub(crate) fn is_ipc_each(&self) -> bool {
+        self.rows.is_none() && self.allocation == Allocation::Equal
     }
 }
 
@@ -704,6 +763,17 @@ mod tests {
         o.set("ipc", &Value::Null).unwrap();
         assert_eq!(o, Options::default());
         assert_eq!(set("method", Value::Text("DM".into())).unwrap().method, Method::Mean);
+    }
+
+    #[test]
+    fn of_ipc_and_rows_the_later_one_counts() {
+        let mut o = set("ipc", Value::Int(3)).unwrap();
+        o.set("rows", &Value::Int(50)).unwrap();
+        assert_eq!((o.rows, o.ipc), (Some(50), 10));
+        o.set("ipc", &Value::Null).unwrap();
+        assert_eq!(o.rows, Some(50));
+        o.set("ipc", &Value::Int(4)).unwrap();
+        assert_eq!((o.rows, o.ipc), (None, 4));
     }
 
     #[test]

@@ -3,18 +3,39 @@
 use crate::error::{Error, Result};
 use crate::options::{Init, Method, Options};
 
+/// Rejects options that are given side by side and say the same thing in two ways; `given` are their names.
+pub fn check_given<'a>(given: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let both = given.into_iter().filter(|name| ["ipc", "rows"].contains(name)).count();
+    match both {
+        2.. => Err(Error::option(
+            "rows",
+            "ipc is given too: ipc are the rows of each class, rows those of all; give one of them",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Options {
     /// Rejects options that contradict each other.
     pub fn check(&self) -> Result<()> {
         if self.method.selects() {
             self.check_selection()?;
-        } else if self.init == Init::Real && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
+        } else if self.init == Init::Real
+            && self.is_ipc_each()
+            && self.reservoir_per_class.is_some_and(|r| r < self.ipc)
+        {
             return Err(Error::option(
                 "reservoir_per_class",
                 format!(
                     "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
                     self.ipc
                 ),
+            ));
+        }
+        if self.init == Init::Real && self.reservoir_per_class == Some(0) {
+            return Err(Error::option(
+                "reservoir_per_class",
+                "init => 'real' needs at least 1; or use init => 'noise'",
             ));
         }
         if self.pool_file.is_some() {
@@ -54,7 +75,7 @@ impl Options {
             );
             return Err(Error::option("steps", message));
         }
-        if self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
+        if self.is_ipc_each() && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
             let message = format!(
                 "method => '{method}' chooses {} real rows a class (ipc) from those that are kept; keep at least as many",
                 self.ipc
@@ -68,6 +89,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Allocation;
 
     fn refused(options: Options) -> String {
         options.check().unwrap_err().to_string()
@@ -102,5 +124,25 @@ mod tests {
         assert_eq!((reservoir(Method::Random, 50), reservoir(Method::Mean, 100)), (64, 100));
         let given = Options { method: Method::KCenter, reservoir_per_class: Some(30), ..Default::default() };
         assert_eq!(given.reservoir(), 30);
+    }
+
+    #[test]
+    fn where_shares_are_not_known_before_the_pass_up_to_a_thousand_rows_a_class_are_kept() {
+        let rows = |rows, method| Options { rows: Some(rows), method, ..Default::default() }.reservoir();
+        assert_eq!([rows(20, Method::Mean), rows(300, Method::Herding), rows(9000, Method::Mean)], [64, 300, 1000]);
+        let ipc = |ipc| Options { ipc, allocation: Allocation::Sqrt, ..Default::default() }.reservoir();
+        assert_eq!([ipc(1), ipc(50), ipc(500), ipc(2000)], [64, 500, 1000, 2000]);
+        let noise = Options { rows: Some(300), init: Init::Noise, ..Default::default() };
+        assert_eq!(noise.reservoir(), 0);
+        let few = Options { rows: Some(300), reservoir_per_class: Some(5), ..Default::default() };
+        few.check().unwrap();
+        assert!(refused(Options { reservoir_per_class: Some(0), ..few }).contains("at least 1"));
+    }
+
+    #[test]
+    fn ipc_and_rows_side_by_side_are_refused() {
+        check_given(["rows", "seed"]).unwrap();
+        let e = check_given(["ipc", "seed", "rows"]).unwrap_err().to_string();
+        assert!(e.contains("'rows'") && e.contains("ipc"), "{e}");
     }
 }

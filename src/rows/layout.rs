@@ -9,6 +9,7 @@ use crate::error::{Error, Result, nearest_hint};
 use crate::options::{Encoding, Options};
 use crate::rows::form::{self, Order};
 use crate::rows::hugging_face::HuggingFace;
+use crate::rows::label::sql_name;
 use crate::rows::roles::Finder;
 use crate::rows::{Label, Shape};
 
@@ -108,8 +109,7 @@ impl Layout {
     /// Finds label and feature, from the options, the Hugging Face metadata, the names and the types.
     ///
     /// Fails with [`Error::Option`] for options that name no column or unknown classes, with [`Error::Schema`] where
-    /// none or several columns could be label or feature, with [`Error::Column`] for types that can't be either, and for
-    /// other columns that are NOT NULL: the synthetic rows have no value for them.
+    /// none or several columns could be label or feature, with [`Error::Column`] for types that can't be either.
     pub fn infer(schema: &SchemaRef, options: &Options) -> Result<Self> {
         let finder = Finder::new(schema, options);
         let (label, label_reason) = finder.label()?;
@@ -155,7 +155,10 @@ impl Layout {
     /// There a column of pictures becomes `List<List<List<Float32>>>`, the lists being channels, rows of pixels and
     /// pixels from the outside in, so that the column itself tells the shape to any reader, this crate included. Its
     /// Hugging Face feature becomes `Sequence` of `Sequence` of `Sequence` of `Value` float32. Columns of lists keep their exact type.
+    ///
+    /// Fails with [`Error::Column`] for columns that are NOT NULL, but neither label nor feature: the synthetic rows have no value for them.
     pub fn output_schema(&self, options: &Options) -> Result<SchemaRef> {
+        self.check_nullable()?;
         if options.encoding != Encoding::Tensor || !self.kind.is_picture() {
             return Ok(self.schema.clone());
         }
@@ -167,6 +170,24 @@ impl Layout {
             Arc::new(Field::new(feature.name(), tensor_type(), feature.is_nullable()).with_metadata(metadata));
         let metadata = HuggingFace::of(&self.schema).with_tensor(self.schema.metadata(), feature.name());
         Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+    }
+
+    fn check_nullable(&self) -> Result<()> {
+        let empty = |(field, column): &(&FieldRef, &Column)| {
+            matches!(column.role, Role::Carried | Role::Excluded) && !field.is_nullable()
+        };
+        match self.schema.fields().iter().zip(&self.columns).find(empty) {
+            None => Ok(()),
+            Some((field, _)) => Err(Error::column(
+                field.name(),
+                format!(
+                    "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; take the needed columns \
+                     alone as the source: (SELECT {}, {} FROM ...)",
+                    sql_name(self.feature_name()),
+                    sql_name(self.label_name())
+                ),
+            )),
+        }
     }
 
     /// The feature's shape where schema and options alone tell it (fixed-size lists, tensors, Hugging Face arrays,
@@ -387,7 +408,8 @@ mod tests {
         assert!(e.contains("CAST(y AS BIGINT)"), "{e}");
         let mut fields = mnist().fields().to_vec();
         fields[1] = Arc::new(Field::new("id", DataType::Int64, false));
-        let e = failure(&Arc::new(Schema::new(fields)), &o);
+        let layout = Layout::infer(&Arc::new(Schema::new(fields)), &o).unwrap();
+        let e = layout.output_schema(&o).unwrap_err().to_string();
         assert!(e.contains("column 'id'") && e.contains("(SELECT image, label FROM ...)"), "{e}");
     }
 

@@ -11,11 +11,13 @@ mod picture;
 mod roles;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use decode::{Decoder, Rows};
 pub use encode::encode;
 pub use label::Label;
 pub use layout::{Column, FeatureKind, Layout, Role};
+pub use weight::{append_weights, with_weight_column};
 
 use serde::{Deserialize, Serialize};
 

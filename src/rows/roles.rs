@@ -4,7 +4,6 @@ use crate::arrow::datatypes::SchemaRef;
 use crate::error::{Error, Result, nearest_hint};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
-use crate::rows::label::sql_name;
 use crate::rows::{Column, FeatureKind, Role};
 
 /// Names that a label column may have, in any case, where Hugging Face metadata doesn't tell it.
@@ -166,25 +165,10 @@ impl<'a> Finder<'a> {
             c if self.excluded(c) => (Role::Excluded, "option exclude: NULL in the synthetic rows".into()),
             _ => (Role::Carried, "neither label nor feature: NULL in the synthetic rows".into()),
         };
-        self.schema
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(c, field)| {
-                let (role, reason) = role(c);
-                if matches!(role, Role::Carried | Role::Excluded) && !field.is_nullable() {
-                    return Err(Error::column(
-                        field.name(),
-                        format!(
-                            "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; take the \
-                             needed columns alone as the source: (SELECT {}, {} FROM ...)",
-                            sql_name(self.name(feature.0)),
-                            sql_name(self.name(label.0))
-                        ),
-                    ));
-                }
-                Ok(Column { name: field.name().clone(), role, reason })
-            })
-            .collect()
+        let columns = self.schema.fields().iter().enumerate().map(|(c, field)| {
+            let (role, reason) = role(c);
+            Column { name: field.name().clone(), role, reason }
+        });
+        Ok(columns.collect())
     }
 }

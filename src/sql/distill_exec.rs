@@ -29,6 +29,7 @@ use crate::arrow::compute::SortOptions;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
+use crate::options::Allocation;
 use crate::rows::{self, Label};
 use crate::sketch::{self, Sketches};
 use crate::synthesize::{Progress, synthesize, working_bytes};
@@ -84,14 +85,22 @@ impl DistillExec {
             None => "by method".into(),
             Some(steps) => steps.to_string(),
         };
-        vec![
-            ("source", self.job.source.clone()),
-            ("ipc", options.ipc.to_string()),
+        let amount = match options.rows {
+            Some(rows) => ("rows", rows.to_string()),
+            None => ("ipc", options.ipc.to_string()),
+        };
+        let mut facts = vec![("source", self.job.source.clone()), amount];
+        if options.allocation != Allocation::Equal {
+            facts.push(("allocation", options.allocation.to_string()));
+        }
+        facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
+        facts.extend([
             ("method", options.method.to_string()),
             ("steps", steps),
             ("seed", options.seed.to_string()),
             ("roles", format!("[{}]", self.job.roles())),
-        ]
+        ]);
+        facts
     }
 }
 
@@ -240,7 +249,7 @@ impl Run {
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
-        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options))?;
+        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options)?)?;
 
         let workers = self.job.workers()?;
         let before = pool_time(&workers);
@@ -255,7 +264,7 @@ impl Run {
             };
             let rows = synthesize(&sketches, &job.options, &mut observe)?;
             let batch = rows::encode(&job.layout, &job.options, rows.shape, &rows.values, &rows.labels)?;
-            Ok(RecordBatch::try_new(schema, batch.columns().to_vec())?)
+            rows::append_weights(&batch, &schema, rows.weights)
         };
         let batch = self.job.run(work).await?;
         self.optimize.add_duration(pool_time(&workers).saturating_sub(before));

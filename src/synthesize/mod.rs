@@ -1,5 +1,6 @@
 //! A sketch flows in, synthetic rows flow out.
 
+mod allotment;
 mod descent;
 mod init;
 mod optimizer;
@@ -13,6 +14,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
+use crate::objective::Groups;
 use crate::options::Options;
 use crate::rows::{Label, Shape};
 use crate::sketch::Sketches;
@@ -26,6 +28,8 @@ pub struct Synthetic {
     pub values: Vec<f32>,
     /// One label a row.
     pub labels: Vec<Label>,
+    /// How many real rows of its class each row stands for.
+    pub weights: Vec<f64>,
 }
 
 /// How far the job is.
@@ -39,15 +43,15 @@ pub struct Progress {
     pub loss: Option<f64>,
 }
 
-/// Makes `options.ipc` rows a class from `sketches` on the current rayon pool; `observer` is called after each step and can break
-/// off ([`crate::Error::Cancelled`]).
+/// Makes `options.ipc` rows a class, or `options.rows` in all, from `sketches` on the current rayon pool; `observer` is called after each
+/// step and can break off ([`crate::Error::Cancelled`]).
 ///
 /// The method decides how:
 /// - optimized: each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about
-///   twenty states on the way, the start and the end among them, whose loss over a few extractors is lowest. Every class gets `ipc` rows,
-///   also one with fewer real rows (see option `init`).
-/// - chosen: rows of each class's reservoir, exactly as they were read. Every class gets `ipc` rows, one with fewer distinct rows has
-///   them again, in turn. The observer is called after each class.
+///   twenty states on the way, the start and the end among them, whose loss over a few extractors is lowest. A class gets its rows also
+///   where it has fewer real ones (see option `init`).
+/// - chosen: rows of each class's reservoir, exactly as they were read; a class with fewer distinct rows than it is to give has them
+///   again, in turn. The observer is called after each class.
 pub fn synthesize(
     sketches: &Sketches,
     options: &Options,
@@ -55,14 +59,18 @@ pub fn synthesize(
 ) -> Result<Synthetic> {
     options.check()?;
     check(sketches)?;
+    let allotment = allotment::of(sketches, options)?;
     let values = match options.method.selects() {
-        true => selection::rows(sketches, options, observer)?,
-        false => optimized(sketches, options, observer)?,
+        true => selection::rows(sketches, options, &allotment, observer)?,
+        false => optimized(sketches, options, &allotment, observer)?,
     };
+    let classes = || sketches.classes.iter().zip(&allotment);
+    let weight = |count: u64, rows: usize| count as f64 / rows as f64;
     Ok(Synthetic {
         shape: sketches.header.recipe.shape,
         values,
-        labels: sketches.classes.keys().flat_map(|l| std::iter::repeat_n(l.clone(), options.ipc)).collect(),
+        labels: classes().flat_map(|((label, _), rows)| std::iter::repeat_n(label.clone(), *rows)).collect(),
+        weights: classes().flat_map(|((_, sketch), n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
     })
 }
 
@@ -70,14 +78,17 @@ pub fn synthesize(
 fn optimized(
     sketches: &Sketches,
     options: &Options,
+    allotment: &[usize],
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<f32>> {
-    let recipe = Recipe::choose(options, &sketches.header)?;
-    let start = init::rows(sketches, options)?;
+    let groups = Groups::new(allotment);
+    let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
+    let start = init::rows(sketches, options, allotment)?;
     let values = if recipe.steps == 0 {
         start
     } else {
-        descent::Descent::new(sketches, options, &recipe, &pool(sketches, options)?)?.run(start, observer)?
+        let pool = pool(sketches, options)?;
+        descent::Descent::new(sketches, options, &recipe, &pool, groups)?.run(start, observer)?
     };
     let scaling = sketches.header.recipe.scaling;
     let unscaled = |v: f32| ((v - scaling.offset) / scaling.scale).clamp(scaling.low, scaling.high);
@@ -99,14 +110,15 @@ fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
     Ok(pool)
 }
 
-/// Bytes of memory that [`synthesize`] works in, beside the sketches and the extractors.
-pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> usize {
-    let rows = options.ipc * sketches.classes.len() * sketches.header.recipe.shape.len() * size_of::<f32>();
-    match options.method.selects() {
-        true => rows + selection::working_bytes(sketches, options),
+/// Bytes of memory that [`synthesize`] works in, beside the sketches and the extractors. Fails where there are fewer rows than classes.
+pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
+    let allotment = allotment::of(sketches, options)?;
+    let rows = allotment.iter().sum::<usize>() * sketches.header.recipe.shape.len() * size_of::<f32>();
+    Ok(match options.method.selects() {
+        true => rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
         false => 5 * rows,
-    }
+    })
 }
 
 fn check(sketches: &Sketches) -> Result<()> {

@@ -11,38 +11,37 @@ use crate::sketch::{ClassSketch, MICRO_BATCH, Sketches};
 use crate::synthesize::{Progress, pool};
 use crate::{random, select};
 
-/// `[classes * ipc, shape.len()]` in the input's units, classes in label order, exactly the numbers that were read (as f32).
+/// `allotment[i]` rows of class i, classes in label order, `[rows, shape.len()]` in the input's units, exactly the numbers that were read (as
+/// f32).
 ///
-/// Candidates are the rows of the class's reservoir, a uniform draw of its distinct rows: `random` takes the first `ipc`, the other
-/// methods look at the candidates' features, see [`Embedding`]. A class with fewer candidates than `ipc` gives all it has, again and again.
-/// Each class is chosen for itself: one more or less changes nothing in the others.
+/// Candidates are the rows of the class's reservoir, a uniform draw of its distinct rows: `random` takes the first, the other
+/// methods look at the candidates' features, see [`Embedding`]. A class with fewer distinct rows than it is to give gives all it has, again
+/// and again; where only the sketch kept too few of them, that is an error. Each class is chosen for itself: one more or less changes nothing in the others.
 pub(super) fn rows(
     sketches: &Sketches,
     options: &Options,
+    allotment: &[usize],
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<f32>> {
-    let (method, ipc, kept) = (options.method, options.ipc, sketches.header.reservoir);
-    if kept < ipc {
-        return Err(Error::Sketch(format!(
-            "method => '{method}' chooses {ipc} real rows a class (ipc), the sketch keeps {kept}; make it with reservoir_per_class => {ipc}"
-        )));
-    }
+    let (method, kept) = (options.method, sketches.header.reservoir);
     // A random choice needs no features.
     let pool = if method == Method::Random { None } else { Some(pool(sketches, options)?) };
     let steps = sketches.classes.len();
-    let mut out = Vec::with_capacity(steps * ipc * sketches.header.recipe.shape.len());
-    for (done, (label, sketch)) in sketches.classes.iter().enumerate() {
-        let candidates = &sketch.reservoir.rows;
-        if candidates.is_empty() {
+    let mut out = Vec::with_capacity(allotment.iter().sum::<usize>() * sketches.header.recipe.shape.len());
+    for (done, ((label, sketch), count)) in sketches.classes.iter().zip(allotment).enumerate() {
+        let (candidates, count) = (&sketch.reservoir.rows, *count);
+        // A full reservoir: likely the class has more rows than were kept.
+        if candidates.is_empty() || (candidates.len() >= kept && kept < count) {
             return Err(Error::Sketch(format!(
-                "class {label} has no real rows to choose from; make the sketch with reservoir_per_class => {ipc}"
+                "method => '{method}' chooses {count} real rows of class {label}, the sketch keeps {kept} a class; make it with \
+                 reservoir_per_class => {count}"
             )));
         }
         let chosen = match &pool {
-            None => (0..ipc.min(candidates.len())).collect(),
-            Some(pool) => choose(method, ipc, options.seed, label, sketch, &Embedding::of(pool, sketch)?),
+            None => (0..count.min(candidates.len())).collect(),
+            Some(pool) => choose(method, count, options.seed, label, sketch, &Embedding::of(pool, sketch)?),
         };
-        for row in chosen.iter().cycle().take(ipc) {
+        for row in chosen.iter().cycle().take(count) {
             out.extend_from_slice(&candidates[*row].values);
         }
         if observer(Progress { step: done + 1, steps, loss: None }).is_break() {
@@ -54,7 +53,7 @@ pub(super) fn rows(
 
 fn choose(
     method: Method,
-    ipc: usize,
+    count: usize,
     seed: u64,
     label: &Label,
     sketch: &ClassSketch,
@@ -63,15 +62,15 @@ fn choose(
     let Embedding { features, mean } = embedding;
     let d = mean.len();
     match method {
-        Method::Herding => select::herding(features, d, ipc, mean),
-        Method::KCenter => select::k_center(features, d, ipc, mean),
+        Method::Herding => select::herding(features, d, count, mean),
+        Method::KCenter => select::k_center(features, d, count, mean),
         Method::KMeans => {
             let weights: Vec<f64> = sketch.reservoir.rows.iter().map(|row| row.copies as f64).collect();
             let mut draws = random::stream(seed, &format!("k-means of class {label}"));
-            select::k_means(features, d, ipc, &weights, &mut draws)
+            select::k_means(features, d, count, &weights, &mut draws)
         }
         Method::Auto | Method::Mean | Method::Characteristic | Method::Random => {
-            (0..ipc.min(sketch.reservoir.rows.len())).collect()
+            (0..count.min(sketch.reservoir.rows.len())).collect()
         }
     }
 }
@@ -120,14 +119,15 @@ impl Embedding {
     }
 }
 
-/// Bytes of the largest class's features and centres.
-pub(super) fn working_bytes(sketches: &Sketches, options: &Options) -> usize {
+/// Bytes of the largest class's features and centres, where the classes give `allotment` rows.
+pub(super) fn working_bytes(sketches: &Sketches, options: &Options, allotment: &[usize]) -> usize {
     let recipe = &sketches.header.recipe;
     let length = recipe.extractors * recipe.feature_len();
     let candidates = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).max().unwrap_or(0);
+    let centres = allotment.iter().copied().max().unwrap_or(0).min(candidates);
     match options.method {
         Method::Herding | Method::KCenter => length * candidates * size_of::<f32>(),
-        Method::KMeans => length * (candidates * size_of::<f32>() + options.ipc * size_of::<f64>()),
+        Method::KMeans => length * (candidates * size_of::<f32>() + centres * size_of::<f64>()),
         Method::Auto | Method::Mean | Method::Characteristic | Method::Random => 0,
     }
 }

@@ -4,6 +4,7 @@ mod arguments;
 mod cancellation;
 mod determinism;
 mod failures;
+mod imbalance;
 mod memory;
 mod output;
 mod plans;
