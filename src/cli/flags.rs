@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::Error;
 use crate::options::{Kind, OptionSpec, Options, SPECS, Value, check_given};
@@ -93,7 +93,11 @@ fn arguments(command: Command, heading: &'static str, chosen: impl Fn(&OptionSpe
         };
         // Negative numbers are values, and not well-formed ones: the option's own message says so.
         let arg = Arg::new(spec.name).long(dashed.as_str()).value_name(value).help(spec.doc).allow_hyphen_values(true);
-        command = command.arg(if spec.name == "ipc" { arg.required_unless_present("rows") } else { arg });
+        command = command.arg(arg);
+    }
+    // How many rows is what a job can't be without.
+    if SPECS.iter().any(|spec| spec.name == "ipc" && chosen(spec)) {
+        command = command.group(ArgGroup::new("amount").args(["ipc", "rows"]).required(true));
     }
     command
 }

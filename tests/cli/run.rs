@@ -61,8 +61,13 @@ fn rows_in_all_take_the_place_of_ipc_and_a_file_with_weights_can_be_used() {
     let quick = ["--network", "linear", "--epochs", "2", "--repeats", "1", "--augment", "none"];
     let table = folder.succeeds([&["evaluate", "out.parquet", "--test", "test.parquet"], &quick[..]].concat());
     assert!(table.contains("2 to 3"), "{table}");
-    let both = folder.fails([&job[..], &rows, &["--ipc", "1"]].concat());
-    assert!(both.contains("option 'rows': ipc is given too"), "{both}");
+    for (more, part) in
+        [(&["--rows", "7", "--ipc", "1"][..], "cannot be used with '--ipc <N>'"), (&[], "<--ipc <N>|--rows <N>>")]
+    {
+        let output = folder.distill([&job[..], more].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(part), "{error}");
+    }
 }
 
 #[test]
