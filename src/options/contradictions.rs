@@ -33,6 +33,7 @@ impl Options {
             ));
         }
         if self.init == Init::Real && self.reservoir_per_class == Some(0) {
+            // Only where the classes' shares aren't known yet: else ipc has been asked for above.
             return Err(Error::option(
                 "reservoir_per_class",
                 "init => 'real' needs at least 1; or use init => 'noise'",
@@ -75,10 +76,10 @@ impl Options {
             );
             return Err(Error::option("steps", message));
         }
-        if self.is_ipc_each() && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
+        let least = if self.is_ipc_each() { self.ipc } else { 1 };
+        if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
-                "method => '{method}' chooses {} real rows a class (ipc) from those that are kept; keep at least as many",
-                self.ipc
+                "method => '{method}' chooses real rows of each class from those that are kept; keep at least {least}"
             );
             return Err(Error::option("reservoir_per_class", message));
         }
@@ -113,7 +114,7 @@ mod tests {
             let e = refused(Options { steps: Some(0), ..o.clone() });
             assert!(e.contains("'steps'") && e.contains(method.as_str()), "{e}");
             let e = refused(Options { reservoir_per_class: Some(9), ..o.clone() });
-            assert!(e.contains("'reservoir_per_class'") && e.contains("10 real rows"), "{e}");
+            assert!(e.contains("'reservoir_per_class'") && e.contains("at least 10"), "{e}");
         }
     }
 
@@ -136,7 +137,9 @@ mod tests {
         assert_eq!(noise.reservoir(), 0);
         let few = Options { rows: Some(300), reservoir_per_class: Some(5), ..Default::default() };
         few.check().unwrap();
-        assert!(refused(Options { reservoir_per_class: Some(0), ..few }).contains("at least 1"));
+        let none = Options { reservoir_per_class: Some(0), ..few };
+        assert!(refused(none.clone()).contains("at least 1; or use init => 'noise'"));
+        assert!(refused(Options { method: Method::KMeans, ..none }).contains("keep at least 1"));
     }
 
     #[test]
