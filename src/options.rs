@@ -3,6 +3,10 @@
 //! [`SPECS`] is the only list of options there is: names, defaults, documentation and parsing. The SQL planner, the
 //! `SET distill.*` extension, the command's flags and `schemas/options.json` are all made from it.
 
+mod contradictions;
+
+pub use contradictions::check_given;
+
 use std::fmt;
 
 use crate::error::{Error, Result, nearest_hint};
@@ -72,7 +76,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// What is matched between the real and the synthetic rows.
+    /// How the rows are made: what is matched between real and synthetic rows, or how real rows are chosen.
     Method {
         /// Chosen from the kind of rows and `ipc`.
         Auto = "auto",
@@ -80,6 +84,25 @@ choice! {
         Mean = "mean" | "dm",
         /// Characteristic functions (neural characteristic function matching, Wang et al. 2025).
         Characteristic = "characteristic" | "ncfm",
+        /// Real rows, uniformly drawn.
+        Random = "random",
+        /// Real rows whose mean embedding follows the class's (Welling 2009).
+        Herding = "herding",
+        /// Real rows of which no other is far (Gonzalez 1985).
+        KCenter = "k_center" | "k-center",
+        /// Real rows nearest to the centres of k-means (Lloyd 1982).
+        KMeans = "k_means" | "k-means",
+    }
+}
+choice! {
+    /// How synthetic rows are split over the classes.
+    Allocation {
+        /// As many each.
+        Equal = "equal",
+        /// In proportion to the class's real rows.
+        Proportional = "proportional",
+        /// In proportion to the square root of the class's real rows.
+        Sqrt = "sqrt",
     }
 }
 choice! {
@@ -160,6 +183,16 @@ choice! {
         Adam = "adam",
         /// Stochastic gradient descent with momentum.
         Sgd = "sgd",
+    }
+}
+
+impl Method {
+    /// Whether it chooses real rows, in place of optimizing synthetic ones.
+    pub fn selects(self) -> bool {
+        match self {
+            Self::Auto | Self::Mean | Self::Characteristic => false,
+            Self::Random | Self::Herding | Self::KCenter | Self::KMeans => true,
+        }
     }
 }
 
@@ -254,6 +287,9 @@ impl fmt::Display for Ranges {
 #[allow(missing_docs)] // each field is documented in SPECS, where users read it
 pub struct Options {
     pub ipc: usize,
+    pub rows: Option<usize>,
+    pub allocation: Allocation,
+    pub weight: Option<String>,
     pub label: Option<String>,
     pub features: Option<Vec<String>>,
     pub categorical: Vec<String>,
@@ -291,6 +327,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ipc: 10,
+            rows: None,
+            allocation: Allocation::Equal,
+            weight: None,
             label: None,
             features: None,
             categorical: vec![],
@@ -387,6 +426,27 @@ fn shown_option<T: fmt::Display>(v: &Option<T>) -> Option<String> {
 pub static SPECS: &[OptionSpec] = &[
     spec!(ipc, Kind::Integer, "Synthetic rows per class.", |n, v| int(n, v, 1, 100_000), shown),
     spec!(
+        rows,
+        Kind::Integer,
+        "Synthetic rows in all, at least one a class; in place of ipc.",
+        |n, v| int_option(n, v, 2, 10_000_000),
+        shown_option
+    ),
+    spec!(
+        allocation,
+        Kind::Choice(Allocation::VALUES),
+        "How rows, or ipc times the classes, are split over the classes: 'equal', 'proportional' to the classes' real rows, or to their square root, 'sqrt'.",
+        |n, v| Allocation::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        weight,
+        Kind::Text,
+        "Name of a column that is added: how many real rows of its class each synthetic row stands for. Default: none.",
+        text_option,
+        shown_option
+    ),
+    spec!(
         label,
         Kind::Text,
         "The label column. Default: the Hugging Face ClassLabel, else a column named label, labels, target, class, y or fine_label.",
@@ -424,14 +484,14 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         method,
         Kind::Choice(Method::VALUES),
-        "What is matched: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'.",
+        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'; or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'.",
         |n, v| Method::parse(n, &text(n, v)?),
         shown
     ),
     spec!(
         steps,
         Kind::Integer,
-        "Optimizer steps. Default: by method and ipc.",
+        "Optimizer steps. Default: by method and ipc. Methods that choose real rows have none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -557,7 +617,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start from. Default: max(ipc, 64); 0 with init => 'noise'.",
+        "Real rows kept per class to start or choose from. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),
@@ -606,7 +666,14 @@ impl Options {
             name: name.into(),
             hint: nearest_hint(name, SPECS.iter().map(|s| s.name)),
         })?;
-        (spec.set)(self, value)
+        (spec.set)(self, value)?;
+        // Two ways to say one thing: the later one counts, so that an argument wins over the session's default.
+        match name {
+            "ipc" if *value != Value::Null => self.rows = None,
+            "rows" if *value != Value::Null => self.ipc = Self::default().ipc,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Name, value as text (`None`: chosen from the rows) and documentation of every option.
@@ -624,44 +691,25 @@ impl Options {
             .collect()
     }
 
-    /// Rejects options that contradict each other.
-    pub fn check(&self) -> Result<()> {
-        if self.init == Init::Real && self.reservoir_per_class.is_some_and(|r| r < self.ipc) {
-            return Err(Error::option(
-                "reservoir_per_class",
-                format!(
-                    "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
-                    self.ipc
-                ),
-            ));
-        }
-        if self.pool_file.is_some() {
-            for (name, set) in [
-                ("extractors", self.extractors.is_some()),
-                ("network", self.network != Network::Auto),
-                ("ranges", matches!(self.ranges, Some(Ranges::Columns(_)))),
-                ("curve", self.curve != Curve::Auto),
-                ("width", self.width.is_some()),
-                ("depth", self.depth.is_some()),
-                ("augment", self.augment != "none"),
-            ] {
-                if set {
-                    return Err(Error::option(name, "is part of the pool file; leave it out, or leave out pool_file"));
-                }
-            }
-        }
-        if self.frequencies == Some(0) && self.method == Method::Characteristic {
-            return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
-        }
-        if self.alpha == 0.0 && self.beta == 0.0 {
-            return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
-        }
-        Ok(())
+    /// Real rows kept per class: `reservoir_per_class`, else what `method` and `init` need.
+    ///
+    /// Where the classes' shares depend on how many classes there are or how large they are, they aren't known before the pass: then at most 1,000
+    /// are kept, or what `ipc` asks for.
+    pub fn reservoir(&self) -> usize {
+        let compares = matches!(self.method, Method::Herding | Method::KCenter | Method::KMeans);
+        let wanted = match (self.rows, self.allocation) {
+            _ if self.init == Init::Noise && !compares => 0,
+            (Some(rows), _) => rows.clamp(64, 1000),
+            (None, _) if compares => (10 * self.ipc).max(64),
+            (None, Allocation::Equal) => self.ipc.max(64),
+            (None, Allocation::Proportional | Allocation::Sqrt) => (10 * self.ipc).min(1000).max(self.ipc).max(64),
+        };
+        self.reservoir_per_class.unwrap_or(wanted)
     }
 
-    /// Real rows kept per class: `reservoir_per_class`, else what `init` needs.
-    pub fn reservoir(&self) -> usize {
-        self.reservoir_per_class.unwrap_or(if self.init == Init::Real { self.ipc.max(64) } else { 0 })
+    /// Whether every class gets `ipc` rows, whatever the classes turn out to be.
+    pub(crate) fn is_ipc_each(&self) -> bool {
+        self.rows.is_none() && self.allocation == Allocation::Equal
     }
 }
 
@@ -883,6 +931,17 @@ mod tests {
     }
 
     #[test]
+    fn of_ipc_and_rows_the_later_one_counts() {
+        let mut o = set("ipc", Value::Int(3)).unwrap();
+        o.set("rows", &Value::Int(50)).unwrap();
+        assert_eq!((o.rows, o.ipc), (Some(50), 10));
+        o.set("ipc", &Value::Null).unwrap();
+        assert_eq!(o.rows, Some(50));
+        o.set("ipc", &Value::Int(4)).unwrap();
+        assert_eq!((o.rows, o.ipc), (None, 4));
+    }
+
+    #[test]
     fn every_option_shown_can_be_read_back() {
         let o = Options::default();
         let mut back = Options::default();
@@ -892,13 +951,5 @@ mod tests {
             }
         }
         assert_eq!(o, back);
-    }
-
-    #[test]
-    fn contradictions_are_named() {
-        let mut o = Options { reservoir_per_class: Some(2), ..Default::default() };
-        assert!(o.check().unwrap_err().to_string().contains("reservoir_per_class"));
-        o.init = Init::Noise;
-        o.check().unwrap();
     }
 }

@@ -66,7 +66,8 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Real rows to train on for comparison: random, herding or both, chosen anew for each network.
+    /// Real rows to train on for comparison, chosen anew for each network: some of random, herding, k_center and k_means. The last two
+    /// choose among at most 5,000 rows of a class, drawn from the seed.
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "from")]
     baseline: Vec<Baseline>,
 

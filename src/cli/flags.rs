@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::Error;
-use crate::options::{Kind, OptionSpec, Options, SPECS, Value};
+use crate::options::{Kind, OptionSpec, Options, SPECS, Value, check_given};
 
 /// The options' names with dashes.
 static DASHED: LazyLock<Vec<String>> = LazyLock::new(|| SPECS.iter().map(|s| s.name.replace('_', "-")).collect());
@@ -45,6 +45,7 @@ impl ReadFlags {
 }
 
 fn options(given: &Given) -> Result<Options, Error> {
+    check_given(given.iter().map(|(name, _)| *name))?;
     let mut options = Options::default();
     for (name, text) in given {
         options.set(name, &Value::Text(text.clone()))?;
@@ -92,7 +93,11 @@ fn arguments(command: Command, heading: &'static str, chosen: impl Fn(&OptionSpe
         };
         // Negative numbers are values, and not well-formed ones: the option's own message says so.
         let arg = Arg::new(spec.name).long(dashed.as_str()).value_name(value).help(spec.doc).allow_hyphen_values(true);
-        command = command.arg(if spec.name == "ipc" { arg.required(true) } else { arg });
+        command = command.arg(arg);
+    }
+    // How many rows is what a job can't be without.
+    if SPECS.iter().any(|spec| spec.name == "ipc" && chosen(spec)) {
+        command = command.group(ArgGroup::new("amount").args(["ipc", "rows"]).required(true));
     }
     command
 }

@@ -51,15 +51,16 @@ impl JobProgress {
             }
             Event::Step(progress) => {
                 if !self.optimizing.swap(true, Ordering::Relaxed) {
-                    self.bar.set_style(style(
-                        "optimizing {wide_bar} step {human_pos} of {human_len}, loss {msg}, {eta} left",
-                    ));
+                    self.bar.set_style(style(match progress.loss {
+                        Some(_) => "optimizing {wide_bar} step {human_pos} of {human_len}, loss {msg}, {eta} left",
+                        None => "choosing rows {wide_bar} class {human_pos} of {human_len}, {eta} left",
+                    }));
                     self.bar.set_length(progress.steps as u64);
                     self.bar.set_position(0);
                     self.bar.reset_eta();
                 }
                 self.bar.set_position(progress.step as u64);
-                self.bar.set_message(format!("{:.4}", progress.loss));
+                self.bar.set_message(progress.loss.map_or_else(String::new, |loss| format!("{loss:.4}")));
             }
         }
     }
@@ -86,7 +87,7 @@ mod tests {
     fn rows_count_up_whatever_order_partitions_report_in() {
         let progress = JobProgress::new(true);
         [10, 30, 20].into_iter().for_each(|rows| progress.on(Event::Sketched { rows }));
-        progress.on(Event::Step(Progress { step: 1, steps: 5, loss: 0.5 }));
+        progress.on(Event::Step(Progress { step: 1, steps: 5, loss: Some(0.5) }));
         assert_eq!(progress.rows(), 30);
         assert_eq!(
             (progress.bar.position(), progress.bar.length(), progress.bar.message()),

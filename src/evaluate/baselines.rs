@@ -10,53 +10,89 @@ use crate::evaluate::dataset::Standardisation;
 use crate::evaluate::network::{Network, NetworkKind};
 use crate::{random, select};
 
+/// Most rows of a class that [`Baseline::KCenter`] and [`Baseline::KMeans`] choose among: their time grows with rows times choices.
+const CANDIDATES: usize = 5_000;
+
 /// Real rows that a distilled set has to beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Baseline {
     /// Uniformly chosen in each class.
     Random,
-    /// Chosen so that their mean feature follows the class's (Welling 2009), in the features of a random network.
+    /// Chosen so that their mean feature follows the class's (Welling 2009).
     Herding,
+    /// Chosen so that no other row is far (Gonzalez 1985), the first one nearest to the class's mean.
+    KCenter,
+    /// Nearest to the centres of k-means (Lloyd 1982).
+    KMeans,
 }
 
 impl Baseline {
     /// The names.
-    pub const VALUES: &'static [&'static str] = &["random", "herding"];
+    pub const VALUES: &'static [&'static str] = &["random", "herding", "k_center", "k_means"];
 
     /// The name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Random => "random",
             Self::Herding => "herding",
+            Self::KCenter => "k_center",
+            Self::KMeans => "k_means",
         }
     }
 
     /// `ipc` rows of each class of `original` (all of a class that has fewer), in class order. Each `draw` of a `seed` is a choice of its own:
-    /// other rows, or another random network. Runs on the current rayon pool.
+    /// other rows, or another random network, whose features all but `random` compare. `k_center` and `k_means` choose among at most
+    /// 5,000 rows of a class, drawn from `seed`. Runs on the current rayon pool.
     pub fn choose(self, original: &Dataset, ipc: usize, seed: u64, draw: usize, device: &Device) -> Result<Dataset> {
-        let by_class = original.rows_by_class();
-        let mut chosen = vec![];
-        match self {
+        let chosen = match self {
             Self::Random => {
-                for (class, rows) in by_class.iter().enumerate() {
-                    let label = &original.classes[class];
-                    let seed = random::stream(seed, &format!("baseline random {draw} {label}")).next_u64();
-                    chosen.extend(select::random(rows.len(), ipc, seed).into_iter().map(|i| rows[i]));
-                }
+                let of_class = |(class, rows): (usize, Vec<usize>)| self.drawn(original, class, &rows, ipc, seed, draw);
+                original.rows_by_class().into_iter().enumerate().flat_map(of_class).collect()
             }
-            Self::Herding => {
-                let mut rng = random::stream(seed, &format!("baseline herding {draw}"));
-                let kind = NetworkKind::default_for(original.shape);
-                let network = Network::random(kind, original.shape, 1, (None, None), &mut rng, device)?.frozen();
-                let standard = Standardisation::of(original).apply(original);
-                for rows in &by_class {
-                    let (features, length) = features(&network, original, &standard, rows, device)?;
-                    chosen.extend(select::herding(&features, length, ipc.min(rows.len())).into_iter().map(|i| rows[i]));
-                }
-            }
-        }
+            Self::Herding | Self::KCenter | Self::KMeans => self.by_features(original, ipc, seed, draw, device)?,
+        };
         Ok(original.subset(&chosen))
+    }
+
+    fn by_features(
+        self,
+        original: &Dataset,
+        ipc: usize,
+        seed: u64,
+        draw: usize,
+        device: &Device,
+    ) -> Result<Vec<usize>> {
+        let mut rng = random::stream(seed, &format!("baseline {} {draw}", self.as_str()));
+        let kind = NetworkKind::default_for(original.shape);
+        let network = Network::random(kind, original.shape, 1, (None, None), &mut rng, device)?.frozen();
+        let standard = Standardisation::of(original).apply(original);
+        let mut chosen = vec![];
+        for (class, rows) in original.rows_by_class().into_iter().enumerate() {
+            let rows = match self {
+                Self::KCenter | Self::KMeans => self.drawn(original, class, &rows, CANDIDATES, seed, draw),
+                Self::Random | Self::Herding => rows,
+            };
+            let (features, length) = features(&network, original, &standard, &rows, device)?;
+            let mean = select::mean(&features, length);
+            let of_class = match self {
+                Self::KCenter => select::k_center(&features, length, ipc, &mean),
+                Self::KMeans => {
+                    let purpose = format!("baseline k_means {draw} centres {}", original.classes[class]);
+                    select::k_means(&features, length, ipc, &vec![1.0; rows.len()], &mut random::stream(seed, &purpose))
+                }
+                Self::Random | Self::Herding => select::herding(&features, length, ipc, &mean),
+            };
+            chosen.extend(of_class.into_iter().map(|i| rows[i]));
+        }
+        Ok(chosen)
+    }
+
+    /// `k` of a class's `rows`, uniformly.
+    fn drawn(self, original: &Dataset, class: usize, rows: &[usize], k: usize, seed: u64, draw: usize) -> Vec<usize> {
+        let purpose = format!("baseline {} {draw} {}", self.as_str(), original.classes[class]);
+        let seed = random::stream(seed, &purpose).next_u64();
+        select::random(rows.len(), k, seed).into_iter().map(|i| rows[i]).collect()
     }
 }
 
@@ -67,6 +103,8 @@ impl std::str::FromStr for Baseline {
         match text.to_ascii_lowercase().as_str() {
             "random" => Ok(Self::Random),
             "herding" => Ok(Self::Herding),
+            "k_center" | "k-center" => Ok(Self::KCenter),
+            "k_means" | "k-means" => Ok(Self::KMeans),
             _ => Err(Error::option(
                 "baseline",
                 format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),

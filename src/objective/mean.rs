@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
-use crate::objective::{Objective, of_member};
+use crate::objective::{Groups, Objective, of_member};
 use crate::sketch::Sketches;
 
 /// Sum over classes of the squared distance of mean embeddings:
@@ -36,8 +36,8 @@ impl Objective for Mean {
         "mean"
     }
 
-    fn loss(&self, member: usize, features: &Tensor) -> candle_core::Result<Tensor> {
-        (features.mean(1)? - of_member(&self.targets, member)?)?.sqr()?.sum_all()
+    fn loss(&self, member: usize, features: &Tensor, groups: &Groups) -> candle_core::Result<Tensor> {
+        (groups.mean(features)? - of_member(&self.targets, member)?)?.sqr()?.sum_all()
     }
 }
 
@@ -51,16 +51,20 @@ mod tests {
     fn the_loss_is_the_squared_distance_of_means_summed_over_classes() {
         let target = Tensor::new(&[[1f32, 2.0], [0.0, -1.0]], &Device::Cpu).unwrap();
         let mean = Mean { targets: vec![target] };
-        let features = Tensor::new(&[[[1f32, 1.0], [3.0, 3.0]], [[0.0, 0.0], [0.0, -2.0]]], &Device::Cpu).unwrap();
-        assert_eq!(mean.loss(0, &features).unwrap().to_scalar::<f32>().unwrap(), 1.0);
-        assert!(mean.loss(1, &features).unwrap_err().to_string().contains("extractor 1"));
+        let groups = Groups::new(&[2, 1]);
+        let features = Tensor::new(&[[1f32, 1.0], [3.0, 3.0], [0.0, 0.0]], &Device::Cpu).unwrap();
+        assert_eq!(mean.loss(0, &features, &groups).unwrap().to_scalar::<f32>().unwrap(), 2.0);
+        assert!(mean.loss(1, &features, &groups).unwrap_err().to_string().contains("extractor 1"));
     }
 
     #[test]
     fn the_gradient_is_that_of_finite_differences() {
         let mut stream = random::stream(1, "test");
         let target = Tensor::from_vec(random::normal(&mut stream, 3 * 5), (3, 5), &Device::Cpu).unwrap();
-        let features = random::normal(&mut stream, 3 * 2 * 5);
-        gradient_check::check(&Mean { targets: vec![target] }, &features, (3, 2, 5), 1e-2);
+        let features = random::normal(&mut stream, 6 * 5);
+        let mean = Mean { targets: vec![target] };
+        for sizes in [[2, 2, 2], [1, 3, 2]] {
+            gradient_check::check(&mean, &features, &Groups::new(&sizes), 1e-2);
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Synthetic features and a sketch flow in, a loss flows out: one file a family.
 
 mod characteristic;
+mod groups;
 mod mean;
 
 pub use characteristic::Characteristic;
+pub use groups::Groups;
 pub use mean::Mean;
 
 use candle_core::{Result, Tensor};
@@ -13,8 +15,9 @@ pub trait Objective: Send + Sync {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
-    /// The loss of `features` `[classes, ipc, feature_len]` of extractor `member`, a scalar, differentiable in `features`.
-    fn loss(&self, member: usize, features: &Tensor) -> Result<Tensor>;
+    /// The loss of `features` `[groups.rows(), feature_len]` of extractor `member`, a scalar, differentiable in `features`. The rows
+    /// are sorted by class, as `groups` says; classes count alike, however many rows they have.
+    fn loss(&self, member: usize, features: &Tensor, groups: &Groups) -> Result<Tensor>;
 }
 
 /// `items[member]`, or an error that says what there is.
@@ -29,16 +32,17 @@ fn of_member<T>(items: &[T], member: usize) -> Result<&T> {
 mod gradient_check {
     use candle_core::{Device, Tensor, Var};
 
-    use super::Objective;
+    use super::{Groups, Objective};
 
-    /// Holds the gradient of `objective` at `features` against central differences along each coordinate.
-    pub(super) fn check(objective: &dyn Objective, features: &[f32], dims: (usize, usize, usize), tolerance: f64) {
+    /// Holds the gradient of `objective` at `features` `[groups.rows(), _]` against central differences along each coordinate.
+    pub(super) fn check(objective: &dyn Objective, features: &[f32], groups: &Groups, tolerance: f64) {
+        let dims = (groups.rows(), features.len() / groups.rows());
         let loss = |values: Vec<f32>| -> f64 {
             let x = Tensor::from_vec(values, dims, &Device::Cpu).unwrap();
-            f64::from(objective.loss(0, &x).unwrap().to_scalar::<f32>().unwrap())
+            f64::from(objective.loss(0, &x, groups).unwrap().to_scalar::<f32>().unwrap())
         };
         let var = Var::from_slice(features, dims, &Device::Cpu).unwrap();
-        let gradients = objective.loss(0, var.as_tensor()).unwrap().backward().unwrap();
+        let gradients = objective.loss(0, var.as_tensor(), groups).unwrap().backward().unwrap();
         let gradient: Vec<f32> = gradients.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let largest = gradient.iter().fold(0f64, |m, g| m.max(f64::from(g.abs())));
         assert!(largest > 0.0);

@@ -82,4 +82,14 @@ impl HuggingFace {
         }
         metadata
     }
+
+    /// `metadata` with a further `column` of Float64, if it describes columns: `datasets` refuses a file that has others.
+    pub(super) fn with_number(mut self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+        let mut metadata = metadata.clone();
+        if let Some(features) = self.0.pointer_mut("/info/features").and_then(Value::as_object_mut) {
+            features.insert(column.into(), json!({"dtype": "float64", "_type": "Value"}));
+            metadata.insert(KEY.into(), self.0.to_string());
+        }
+        metadata
+    }
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, nearest_hint};
 use crate::options::{Encoding, OnNull, Options, Ranges};
 use crate::rows::form::{self, Order};
 use crate::rows::hugging_face::HuggingFace;
+use crate::rows::label::sql_name;
 use crate::rows::roles::Finder;
 use crate::rows::{Label, Shape};
 
@@ -154,8 +155,7 @@ impl Layout {
     /// Finds label and features, from the options, the Hugging Face metadata, the names, the types and `hints`.
     ///
     /// Fails with [`Error::Option`] for options that name no column or unknown classes, with [`Error::Schema`] where
-    /// none or several columns could be label or feature, with [`Error::Column`] for types that can't be either, and for
-    /// other columns that are NOT NULL: the synthetic rows have no value for them.
+    /// none or several columns could be label or feature, with [`Error::Column`] for types that can't be either.
     pub fn infer_with(schema: &SchemaRef, options: &Options, hints: &Hints) -> Result<Self> {
         let finder = Finder::new(schema, options, hints);
         let (label, label_reason) = finder.label()?;
@@ -253,7 +253,10 @@ impl Layout {
     /// There a column of pictures becomes `List<List<List<Float32>>>`, the lists being channels, rows of pixels and
     /// pixels from the outside in, so that the column itself tells the shape to any reader, this crate included. Its
     /// Hugging Face feature becomes `Sequence` of `Sequence` of `Sequence` of `Value` float32. Columns of lists keep their exact type.
+    ///
+    /// Fails with [`Error::Column`] for columns that are NOT NULL, but neither label nor feature: the synthetic rows have no value for them.
     pub fn output_schema(&self, options: &Options) -> Result<SchemaRef> {
+        self.check_nullable()?;
         let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
         let mut metadata = self.schema.metadata().clone();
         for feature in self.features.iter().filter(|f| options.encoding == Encoding::Tensor && f.kind.is_picture()) {
@@ -269,6 +272,21 @@ impl Layout {
         }
         let fields: Vec<FieldRef> = self.output_columns().map(|c| Arc::clone(&fields[c])).collect();
         Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+    }
+
+    fn check_nullable(&self) -> Result<()> {
+        let empty = |(field, column): &(&FieldRef, &Column)| column.role == Role::Carried && !field.is_nullable();
+        let Some((field, _)) = self.schema.fields().iter().zip(&self.columns).find(empty) else { return Ok(()) };
+        let name = field.name();
+        let needed: Vec<String> = self.projection().into_iter().map(|c| sql_name(self.schema.field(c).name())).collect();
+        Err(Error::column(
+            name,
+            format!(
+                "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; leave it out of the output with \
+                 exclude => ['{name}'], make it a feature, or take the needed columns alone as the source: (SELECT {} FROM ...)",
+                needed.join(", ")
+            ),
+        ))
     }
 
     /// The shape of a row's features where schema and options alone tell it (fixed-size lists, tensors, Hugging Face arrays,
@@ -503,7 +521,8 @@ mod tests {
         assert!(e.contains("CAST(y AS BIGINT)"), "{e}");
         let mut fields = mnist().fields().to_vec();
         fields[1] = Arc::new(Field::new("id", DataType::Int64, false));
-        let e = failure(&Arc::new(Schema::new(fields)), &o);
+        let layout = Layout::infer(&Arc::new(Schema::new(fields)), &o).unwrap();
+        let e = layout.output_schema(&o).unwrap_err().to_string();
         assert!(e.contains("column 'id'") && e.contains("(SELECT image, label FROM ...)"), "{e}");
     }
 

@@ -12,12 +12,14 @@ mod roles;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use decode::{Decoder, Rows};
 pub use encode::encode;
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
 pub use table::{Profile, TableScaling};
+pub use weight::{append_weights, with_weight_column};
 
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,6 @@ use crate::arrow::datatypes::SchemaRef;
 use crate::error::{Error, Result, nearest_hint};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
-use crate::rows::label::sql_name;
 use crate::rows::{Column, Feature, FeatureKind, Hints, Role};
 
 /// Names that a label column may have, in any case, where Hugging Face metadata doesn't tell it.
@@ -252,30 +251,10 @@ impl<'a> Finder<'a> {
             None if self.excluded(c) => (Role::Excluded, "option exclude: not in the output".into()),
             None => (Role::Carried, carried(c)),
         };
-        self.schema
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(c, field)| {
-                let (role, reason) = role(c);
-                if role == Role::Carried && !field.is_nullable() {
-                    let name = field.name();
-                    return Err(Error::column(
-                        name,
-                        format!(
-                            "is NOT NULL, but neither label nor feature, so the synthetic rows have no value for it; leave it out of the                              output with exclude => ['{name}'], make it a feature, or take the needed columns alone as the source: (SELECT {} FROM ...)",
-                            self.needed(label.0, features)
-                        ),
-                    ));
-                }
-                Ok(Column { name: field.name().clone(), role, reason })
-            })
-            .collect()
-    }
-
-    /// The features and the label as a SELECT lists them.
-    fn needed(&self, label: usize, features: &[Found]) -> String {
-        let columns = features.iter().map(|f| f.feature.column).chain([label]);
-        columns.map(|c| sql_name(self.name(c))).collect::<Vec<_>>().join(", ")
+        let columns = self.schema.fields().iter().enumerate().map(|(c, field)| {
+            let (role, reason) = role(c);
+            Column { name: field.name().clone(), role, reason }
+        });
+        Ok(columns.collect())
     }
 }

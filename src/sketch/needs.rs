@@ -5,10 +5,11 @@ use crate::options::{Method, Options};
 /// Frequencies per extractor where the method needs them and the option doesn't say.
 pub const DEFAULT_FREQUENCIES: usize = 1024;
 
-/// Frequencies per extractor that the sketch carries: `frequencies`, else what `method` needs. `auto` needs them.
+/// Frequencies per extractor that the sketch carries: `frequencies`, else what `method` needs. `auto` needs them; methods that
+/// choose real rows don't.
 pub fn frequencies(options: &Options) -> usize {
     options.frequencies.unwrap_or(match options.method {
-        Method::Mean => 0,
+        Method::Mean | Method::Random | Method::Herding | Method::KCenter | Method::KMeans => 0,
         Method::Auto | Method::Characteristic => DEFAULT_FREQUENCIES,
     })
 }
@@ -21,6 +22,7 @@ mod tests {
     fn only_methods_that_use_the_characteristic_function_pay_for_frequencies() {
         let of = |method, frequencies| super::frequencies(&Options { method, frequencies, ..Options::default() });
         assert_eq!(of(Method::Mean, None), 0);
+        assert_eq!(of(Method::KCenter, None), 0);
         assert_eq!(of(Method::Characteristic, None), DEFAULT_FREQUENCIES);
         assert_eq!(of(Method::Mean, Some(16)), 16);
         assert_eq!(of(Method::Auto, Some(0)), 0);

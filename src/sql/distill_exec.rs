@@ -29,11 +29,12 @@ use crate::arrow::compute::SortOptions;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
+use crate::options::Allocation;
 use crate::rows::{self, Label};
 use crate::sketch::{self, Sketches};
-use crate::synthesize::synthesize;
+use crate::synthesize::{Progress, synthesize, working_bytes};
 
-/// Optimizes the synthetic rows against the sketches of all classes.
+/// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
 #[derive(Debug)]
 pub(super) struct DistillExec {
     job: Arc<Job>,
@@ -79,14 +80,27 @@ impl DistillExec {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;
-        vec![
-            ("source", self.job.source.clone()),
-            ("ipc", options.ipc.to_string()),
+        let steps = match options.steps {
+            _ if options.method.selects() => "none".into(),
+            None => "by method".into(),
+            Some(steps) => steps.to_string(),
+        };
+        let amount = match options.rows {
+            Some(rows) => ("rows", rows.to_string()),
+            None => ("ipc", options.ipc.to_string()),
+        };
+        let mut facts = vec![("source", self.job.source.clone()), amount];
+        if options.allocation != Allocation::Equal {
+            facts.push(("allocation", options.allocation.to_string()));
+        }
+        facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
+        facts.extend([
             ("method", options.method.to_string()),
-            ("steps", options.steps.map_or("by method".into(), |s| s.to_string())),
+            ("steps", steps),
             ("seed", options.seed.to_string()),
             ("roles", format!("[{}]", self.job.roles())),
-        ]
+        ]);
+        facts
     }
 }
 
@@ -235,10 +249,7 @@ impl Run {
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
-        // The rows, their gradients, the optimizer's two moments and the best state.
-        let row = sketches.header.recipe.input_shape().len() * size_of::<f32>();
-        let rows = self.job.options.ipc * sketches.classes.len();
-        self.reserve(reservation, reservation.size() + 5 * row * rows)?;
+        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options)?)?;
 
         let workers = self.job.workers()?;
         let before = pool_time(&workers);
@@ -246,15 +257,15 @@ impl Run {
         let (job, schema, steps, flag) =
             (Arc::clone(&self.job), Arc::clone(&self.schema), self.steps.clone(), cancel.flag());
         let work = move || {
-            let mut observe = |progress| {
-                steps.add(1);
+            let mut observe = |progress: Progress| {
+                steps.add(usize::from(progress.loss.is_some()));
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let rows = synthesize(&sketches, &job.options, &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
             let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
-            Ok(RecordBatch::try_new(schema, batch.columns().to_vec())?)
+            rows::append_weights(&batch, &schema, rows.weights)
         };
         let batch = self.job.run(work).await?;
         self.optimize.add_duration(pool_time(&workers).saturating_sub(before));
@@ -264,8 +275,7 @@ impl Run {
     fn reserve(&self, reservation: &MemoryReservation, bytes: usize) -> Result<()> {
         let reserved = reservation.try_resize(bytes);
         self.peak.set_max(reservation.size());
-        reserved.map_err(|e| {
-            e.context(format!("distill: optimizing the rows of {} doesn't fit into memory", self.job.source))
-        })
+        reserved
+            .map_err(|e| e.context(format!("distill: making the rows of {} doesn't fit into memory", self.job.source)))
     }
 }

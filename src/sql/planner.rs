@@ -24,7 +24,7 @@ use super::options::DistillConfig;
 use super::provider::DistillTable;
 use super::session::{block_on, planning_session};
 use super::source;
-use crate::options::{Options, Value};
+use crate::options::{Options, Value, check_given};
 
 /// The relation's name, and its alias where the query gives none.
 pub(super) const NAME: &str = "distill";
@@ -90,7 +90,7 @@ struct Arguments {
 fn arguments(call: Call, state: &SessionState, context: &mut dyn RelationPlannerContext) -> Result<Arguments> {
     let mut source = None;
     let mut options = DistillConfig::of(state.config_options());
-    let mut seen = HashSet::new();
+    let (mut seen, mut given) = (HashSet::new(), vec![]);
     for arg in call.args {
         let span = arg.span();
         let (name, value) = match arg {
@@ -117,8 +117,12 @@ fn arguments(call: Call, state: &SessionState, context: &mut dyn RelationPlanner
             let value_span = value.span();
             let value = option_value(&key, value, state, context)?;
             options.set(&key, &value).map_err(|e| plan_error(e.to_string(), value_span))?;
+            if value != Value::Null {
+                given.push(key);
+            }
         }
     }
+    check_given(given.iter().map(String::as_str)).map_err(|e| plan_error(e.to_string(), call.span))?;
     options.check().map_err(|e| plan_error(e.to_string(), call.span))?;
     let source = source.ok_or_else(|| plan_error(format!("distill has no source; {USAGE}"), call.span))?;
     Ok(Arguments { source, options })

@@ -15,7 +15,7 @@ pub enum Event {
         /// Rows, over all partitions.
         rows: u64,
     },
-    /// The optimizer has done a step.
+    /// The optimizer has done a step; or, where real rows are chosen, a class.
     Step(Progress),
 }
 

@@ -27,7 +27,7 @@ use super::source::{fingerprint, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
-use crate::rows::Layout;
+use crate::rows::{Layout, with_weight_column};
 
 /// The synthetic rows of one call of `distill`.
 ///
@@ -55,6 +55,7 @@ impl DistillTable {
         let hints = hints(state, &source, &schema, &scans).await;
         let layout = Layout::infer_with(&schema, &options, &hints).map_err(planned)?;
         let output = layout.output_schema(&options).map_err(planned)?;
+        let output = with_weight_column(&output, &options).map_err(planned)?;
 
         let mut metadata = output.metadata().clone();
         metadata.insert(PROVENANCE_KEY.into(), provenance(&options, &name, &fingerprint(&source, &scans)));

@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
-use crate::objective::{Characteristic, Mean, Objective};
+use crate::objective::{Characteristic, Groups, Mean, Objective};
 use crate::options::{OptimizerKind, Options};
 use crate::random;
 use crate::sketch::Sketches;
@@ -28,13 +28,20 @@ pub(crate) struct Descent<'a> {
     pool: &'a Pool,
     recipe: &'a Recipe,
     options: &'a Options,
-    classes: usize,
+    groups: Groups,
     objectives: Vec<(f64, Box<dyn Objective>)>,
     pub(crate) rows_at_once: usize,
 }
 
 impl<'a> Descent<'a> {
-    pub(crate) fn new(sketches: &Sketches, options: &'a Options, recipe: &'a Recipe, pool: &'a Pool) -> Result<Self> {
+    /// For synthetic rows of the classes of `sketches`, `groups` of them.
+    pub(crate) fn new(
+        sketches: &Sketches,
+        options: &'a Options,
+        recipe: &'a Recipe,
+        pool: &'a Pool,
+        groups: Groups,
+    ) -> Result<Self> {
         let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
         for (weight, term) in &recipe.terms {
             let objective: Box<dyn Objective> = match term {
@@ -43,18 +50,17 @@ impl<'a> Descent<'a> {
             };
             objectives.push((*weight, objective));
         }
-        let classes = sketches.classes.len();
-        Ok(Self { pool, recipe, options, classes, objectives, rows_at_once: ROWS_AT_ONCE })
+        Ok(Self { pool, recipe, options, groups, objectives, rows_at_once: ROWS_AT_ONCE })
     }
 
-    /// From `start` `[classes * ipc, shape.len()]`, in the extractors' units, to rows of the same form.
+    /// From `start` `[groups.rows(), shape.len()]`, in the extractors' units, to rows of the same form.
     pub(crate) fn run(
         &self,
         start: Vec<f32>,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
         let Recipe { steps, .. } = *self.recipe;
-        let mut dims = vec![self.classes * self.options.ipc];
+        let mut dims = vec![self.groups.rows()];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
         let mut optimizer: Box<dyn Optimizer> = match self.options.optimizer {
@@ -80,7 +86,7 @@ impl<'a> Descent<'a> {
             optimizer.step(&[gradient], self.recipe.rate_at(i))?;
             let clamped = self.project(&rows.as_detached_tensor())?;
             rows.set(&clamped)?;
-            if observer(Progress { step: i + 1, steps, loss }).is_break() {
+            if observer(Progress { step: i + 1, steps, loss: Some(loss) }).is_break() {
                 return Err(Error::Cancelled);
             }
             if (steps - i - 1) % interval == 0 {
@@ -111,10 +117,9 @@ impl<'a> Descent<'a> {
 
     /// The weighted sum of the terms for features `[rows, feature_len]`.
     fn loss(&self, member: usize, features: &Tensor) -> Result<Tensor> {
-        let features = features.reshape((self.classes, self.options.ipc, ()))?;
         let mut sum: Option<Tensor> = None;
         for (weight, objective) in &self.objectives {
-            let term = (objective.loss(member, &features)? * *weight)?;
+            let term = (objective.loss(member, features, &self.groups)? * *weight)?;
             sum = Some(match sum {
                 Some(sum) => (sum + term)?,
                 None => term,

@@ -12,14 +12,14 @@ use crate::sketch::{ClassSketch, Sketches};
 /// Standard deviation, in the extractors' units, of what is added where a real row is used again.
 const REPEAT_NOISE: f32 = 0.1;
 
-/// `[classes * ipc, input_shape.len()]` in the extractors' units, classes in label order.
+/// `allotment[i]` rows of class i, classes in label order, `[rows, input_shape.len()]` in the extractors' units.
 ///
-/// `init => 'real'`: the first `ipc` rows of the class's reservoir, which are a uniform draw of its distinct rows. A class with
-/// fewer distinct rows than `ipc` still gets `ipc` synthetic rows: its rows are used again, in turn, with a little noise, so that they can move
-/// apart. `init => 'noise'`: the standard normal distribution, moved into the domain.
-pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
+/// `init => 'real'`: the first rows of the class's reservoir, which are a uniform draw of its distinct rows. A class with fewer of
+/// them than it is to get synthetic rows has them again, in turn, with a little noise, so that they can move apart. `init => 'noise'`: the
+/// standard normal distribution, moved into the domain.
+pub(crate) fn rows(sketches: &Sketches, options: &Options, allotment: &[usize]) -> Result<Vec<f32>> {
     let (header, ipc) = (&sketches.header, options.ipc);
-    if options.init == Init::Real && header.reservoir < ipc {
+    if options.init == Init::Real && options.is_ipc_each() && header.reservoir < ipc {
         return Err(Error::Sketch(format!(
             "init => 'real' starts from {ipc} real rows a class (ipc), the sketch keeps {}; make it with reservoir_per_class => {ipc}, or \
              use init => 'noise'",
@@ -28,14 +28,14 @@ pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
     }
     let scaling = &header.recipe.scaling;
     let input_len = header.recipe.input_shape().len();
-    let mut out = Vec::with_capacity(sketches.classes.len() * ipc * input_len);
-    for (label, sketch) in &sketches.classes {
+    let mut out = Vec::with_capacity(allotment.iter().sum::<usize>() * input_len);
+    for ((label, sketch), count) in sketches.classes.iter().zip(allotment) {
         // One stream a class: a class more or less changes nothing in the others.
         let mut stream = random::stream(options.seed, &format!("synthetic rows of class {label}"));
         let from = out.len();
         match options.init {
-            Init::Real => real(label, sketch, ipc, scaling, &mut stream, &mut out)?,
-            Init::Noise => out.extend(random::normal(&mut stream, ipc * input_len)),
+            Init::Real => real(label, sketch, *count, scaling, &mut stream, &mut out)?,
+            Init::Noise => out.extend(random::normal(&mut stream, count * input_len)),
         }
         scaling.project(&mut out[from..]);
     }
@@ -45,7 +45,7 @@ pub(crate) fn rows(sketches: &Sketches, options: &Options) -> Result<Vec<f32>> {
 fn real(
     label: &Label,
     sketch: &ClassSketch,
-    ipc: usize,
+    count: usize,
     scaling: &Scaling,
     stream: &mut ChaCha12Rng,
     out: &mut Vec<f32>,
@@ -53,10 +53,10 @@ fn real(
     let kept = &sketch.reservoir.rows;
     if kept.is_empty() {
         return Err(Error::Sketch(format!(
-            "class {label} has no real rows to start from; make the sketch with reservoir_per_class => {ipc}, or use init => 'noise'"
+            "class {label} has no real rows to start from; make the sketch with reservoir_per_class => {count}, or use init => 'noise'"
         )));
     }
-    for (i, row) in kept.iter().cycle().take(ipc).enumerate() {
+    for (i, row) in kept.iter().cycle().take(count).enumerate() {
         let from = out.len();
         out.extend(scaling.scale(&row.values));
         if i >= kept.len() {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn start(init: Init, reservoir: usize) -> Result<Vec<f32>> {
-        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() })
+        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() }, &[3, 3])
     }
 
     #[test]
@@ -111,6 +111,17 @@ mod tests {
         }
         let repeated = &values[30..];
         assert!(repeated.iter().all(|v| *v != scaled(1, 0) && (v - scaled(1, 0)).abs() < 0.6));
+    }
+
+    #[test]
+    fn classes_may_get_different_numbers_of_rows_and_more_than_the_sketch_keeps() {
+        let options = Options { rows: Some(7), ..Options::default() };
+        let uneven = rows(&sketches(2), &options, &[6, 1]).unwrap();
+        assert_eq!(uneven.len(), 7 * 6);
+        // What a class starts from doesn't depend on the others, nor on how many more it gets.
+        assert_eq!(uneven[..12], start(Init::Real, 4).unwrap()[..12]);
+        assert_eq!(uneven[36..], start(Init::Real, 4).unwrap()[18..24]);
+        assert_ne!(uneven[12..18], uneven[..6]);
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use crate::rows::table::Missing;
 use crate::sketch::Sketches;
 
-/// The rows nearest to `inputs` `[classes * ipc, input_len]`; of a table whose rows can miss values, in each class as many rows miss each value as the
+/// The rows nearest to `inputs` `[rows, input_len]`, of which `allotment[i]` are of class i; of a table whose rows can miss values, in each class as many rows miss each value as the
 /// rate among the class's real rows asks for, rounded: those whose inputs miss it most. The others take the nearest value that isn't missing.
-pub(crate) fn reproduced(sketches: &Sketches, ipc: usize, inputs: &[f32]) -> Vec<f32> {
+pub(crate) fn reproduced(sketches: &Sketches, allotment: &[usize], mut inputs: Vec<f32>) -> Vec<f32> {
     let recipe = &sketches.header.recipe;
     let input_len = recipe.input_shape().len();
-    let mut inputs = inputs.to_vec();
     for (place, missing) in sketches.header.missing().iter().enumerate() {
-        for (sketch, rows) in sketches.classes.values().zip(inputs.chunks_mut(input_len * ipc)) {
+        let mut rest = inputs.as_mut_slice();
+        for (sketch, count) in sketches.classes.values().zip(allotment) {
+            let (rows, others) = std::mem::take(&mut rest).split_at_mut(count * input_len);
+            rest = others;
             let missed = sketch.missing.get(place).copied().unwrap_or(0);
             mark(rows, input_len, *missing, rounded(missed, sketch.count, rows.len() / input_len));
         }

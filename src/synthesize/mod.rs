@@ -1,10 +1,12 @@
 //! A sketch flows in, synthetic rows flow out.
 
+mod allotment;
 mod descent;
 mod init;
 mod missing;
 mod optimizer;
 mod recipe;
+mod selection;
 
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use recipe::{Recipe, Term};
@@ -13,6 +15,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
+use crate::objective::Groups;
 use crate::options::Options;
 use crate::rows::{Label, Shape};
 use crate::sketch::Sketches;
@@ -26,25 +29,30 @@ pub struct Synthetic {
     pub values: Vec<f32>,
     /// One label a row.
     pub labels: Vec<Label>,
+    /// How many real rows of its class each row stands for.
+    pub weights: Vec<f64>,
 }
 
-/// How far the optimizer is.
+/// How far the job is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Steps done.
+    /// Steps done; classes done where real rows are chosen.
     pub step: usize,
-    /// Steps in all.
+    /// Steps in all, or classes.
     pub steps: usize,
-    /// The loss of this step.
-    pub loss: f64,
+    /// The loss of this step; `None` where real rows are chosen.
+    pub loss: Option<f64>,
 }
 
-/// Optimizes `options.ipc` rows a class against `sketches` on the current rayon pool; `observer` is called after each step and can break
-/// off ([`crate::Error::Cancelled`]).
+/// Makes `options.ipc` rows a class, or `options.rows` in all, from `sketches` on the current rayon pool; `observer` is called after each
+/// step and can break off ([`crate::Error::Cancelled`]).
 ///
-/// Each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about twenty
-/// states on the way, the start and the end among them, whose loss over a few extractors is lowest. Every class gets `ipc` rows, also one with fewer real rows
-/// (see option `init`).
+/// The method decides how:
+/// - optimized: each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about
+///   twenty states on the way, the start and the end among them, whose loss over a few extractors is lowest. A class gets its rows also
+///   where it has fewer real ones (see option `init`).
+/// - chosen: rows of each class's reservoir, exactly as they were read; a class with fewer distinct rows than it is to give has them
+///   again, in turn. The observer is called after each class.
 pub fn synthesize(
     sketches: &Sketches,
     options: &Options,
@@ -52,28 +60,63 @@ pub fn synthesize(
 ) -> Result<Synthetic> {
     options.check()?;
     check(sketches)?;
-    let header = &sketches.header;
-    let recipe = Recipe::choose(options, header)?;
-    let start = init::rows(sketches, options)?;
+    let allotment = allotment::of(sketches, options)?;
+    let values = match options.method.selects() {
+        true => selection::rows(sketches, options, &allotment, observer)?,
+        false => optimized(sketches, options, &allotment, observer)?,
+    };
+    let classes = || sketches.classes.iter().zip(&allotment);
+    let weight = |count: u64, rows: usize| count as f64 / rows as f64;
+    Ok(Synthetic {
+        shape: sketches.header.recipe.shape,
+        values,
+        labels: classes().flat_map(|((label, _), rows)| std::iter::repeat_n(label.clone(), *rows)).collect(),
+        weights: classes().flat_map(|((_, sketch), n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
+    })
+}
+
+/// Optimized rows in the input's units.
+fn optimized(
+    sketches: &Sketches,
+    options: &Options,
+    allotment: &[usize],
+    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Vec<f32>> {
+    let groups = Groups::new(allotment);
+    let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
+    let start = init::rows(sketches, options, allotment)?;
     let values = if recipe.steps == 0 {
         start
     } else {
-        let device = extract::device(&options.device)?;
-        let pool = Pool::build(&header.recipe, &device)?;
-        if pool.fingerprint() != header.pool {
-            return Err(Error::Sketch(format!(
-                "the pool it was made with had fingerprint {}, the one built from its recipe has {}: the pool file has changed, or another \
-                 version of this crate made the sketch; make the sketch again",
-                header.pool,
-                pool.fingerprint()
-            )));
-        }
-        descent::Descent::new(sketches, options, &recipe, &pool)?.run(start, observer)?
+        let pool = pool(sketches, options)?;
+        descent::Descent::new(sketches, options, &recipe, &pool, groups)?.run(start, observer)?
     };
-    Ok(Synthetic {
-        shape: header.recipe.shape,
-        values: missing::reproduced(sketches, options.ipc, &values),
-        labels: sketches.classes.keys().flat_map(|l| std::iter::repeat_n(l.clone(), options.ipc)).collect(),
+    Ok(missing::reproduced(sketches, allotment, values))
+}
+
+/// The extractors that `sketches` were made with.
+fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
+    let header = &sketches.header;
+    let pool = Pool::build(&header.recipe, &extract::device(&options.device)?)?;
+    if pool.fingerprint() != header.pool {
+        return Err(Error::Sketch(format!(
+            "the pool it was made with had fingerprint {}, the one built from its recipe has {}: the pool file has changed, or another \
+             version of this crate made the sketch; make the sketch again",
+            header.pool,
+            pool.fingerprint()
+        )));
+    }
+    Ok(pool)
+}
+
+/// Bytes of memory that [`synthesize`] works in, beside the sketches and the extractors. Fails where there are fewer rows than classes.
+pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
+    let allotment = allotment::of(sketches, options)?;
+    let rows = allotment.iter().sum::<usize>() * sketches.header.recipe.input_shape().len() * size_of::<f32>();
+    Ok(match options.method.selects() {
+        true => rows + selection::working_bytes(sketches, options, &allotment),
+        // The rows, their gradients, the optimizer's two moments and the best state.
+        false => 5 * rows,
     })
 }
 

@@ -25,8 +25,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// What `options` ask for, and defaults where they don't, for sketches with `header`.
-    pub fn choose(options: &Options, header: &Header) -> Result<Self> {
+    /// What `options` ask for, and defaults where they don't, for sketches with `header` and `ipc` rows a class, on average.
+    pub fn choose(options: &Options, header: &Header, ipc: usize) -> Result<Self> {
+        if options.method.selects() {
+            let message = format!("'{}' chooses real rows; there is nothing to optimize", options.method);
+            return Err(Error::option("method", message));
+        }
         let terms = match (options.method, header.frequencies) {
             (Method::Mean, _) | (Method::Auto, 0) => vec![(1.0, Term::Mean)],
             (Method::Characteristic, 0) => {
@@ -36,9 +40,9 @@ impl Recipe {
                         .into(),
                 ));
             }
-            (Method::Characteristic | Method::Auto, _) => vec![(1.0, Term::Characteristic)],
+            _ => vec![(1.0, Term::Characteristic)],
         };
-        let steps = match options.ipc {
+        let steps = match ipc {
             0..=10 => 1000,
             11..=50 => 600,
             _ => 400,
@@ -71,13 +75,13 @@ mod tests {
     #[test]
     fn options_win_over_defaults() {
         let options = Options { steps: Some(7), learning_rate: Some(0.5), method: Method::Mean, ..Options::default() };
-        let recipe = Recipe::choose(&options, &header(4)).unwrap();
+        let recipe = Recipe::choose(&options, &header(4), 10).unwrap();
         assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, terms: vec![(1.0, Term::Mean)] });
     }
 
     #[test]
     fn a_sketch_without_frequencies_is_matched_by_means_or_refused() {
-        let choose = |method| Recipe::choose(&Options { method, ..Options::default() }, &header(0));
+        let choose = |method| Recipe::choose(&Options { method, ..Options::default() }, &header(0), 10);
         assert_eq!(choose(Method::Auto).unwrap().terms, [(1.0, Term::Mean)]);
         let e = choose(Method::Characteristic).unwrap_err().to_string();
         assert!(e.contains("frequencies => 1024") && e.contains("'mean'"), "{e}");

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Device;
 
 use super::*;
-use crate::options::{Init, Method, OptimizerKind};
+use crate::options::{Allocation, Init, Method, OptimizerKind};
 use crate::random;
 use crate::rows::Rows;
 use crate::sketch::{ClassSketch, Sketcher};
@@ -40,7 +40,7 @@ fn sketches(options: &Options, rows: &Rows) -> Sketches {
     let pool = Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap());
     let sketcher = Sketcher::new(pool, options).unwrap();
     let mut classes = vec![ClassSketch::empty(sketcher.header()); 3];
-    let numbers: Vec<usize> = (0..rows.len()).map(|i| i % 3).collect();
+    let numbers: Vec<usize> = rows.labels.iter().map(|label| label.to_string().parse().unwrap()).collect();
     sketcher.fold(rows, &numbers, &mut classes, &AtomicBool::new(false)).unwrap();
     let mut sketches = Sketches::new(sketcher.header().clone());
     for (i, sketch) in classes.into_iter().enumerate() {
@@ -76,7 +76,7 @@ fn the_loss_falls_and_rows_made_from_noise_become_their_classes() {
         for optimizer in [OptimizerKind::Adam, OptimizerKind::Sgd] {
             let options = Options { method, optimizer, init: Init::Noise, steps: Some(90), ..options() };
             let (synthetic, told) = run(&sketches(&options, &rows), &options);
-            let losses: Vec<f64> = (1..=90).map(|s| told.iter().find(|p| p.step == s).unwrap().loss).collect();
+            let losses: Vec<f64> = (1..=90).map(|s| told.iter().find(|p| p.step == s).unwrap().loss.unwrap()).collect();
             let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
             assert!(mean(&losses[80..]) < 0.6 * mean(&losses[..6]), "{method} {optimizer} {losses:?}");
             assert_eq!(nearest(&synthetic, &rows), [0, 0, 1, 1, 2, 2], "{method} {optimizer}");
@@ -118,9 +118,10 @@ fn the_gradient_in_parts_is_the_gradient_at_once() {
     let (rows, options) = (pictures(30), options());
     let sketches = sketches(&options, &rows);
     let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
-    let recipe = Recipe::choose(&options, &sketches.header).unwrap();
-    let mut descent = descent::Descent::new(&sketches, &options, &recipe, &pool).unwrap();
-    let start = init::rows(&sketches, &options).unwrap();
+    let recipe = Recipe::choose(&options, &sketches.header, 2).unwrap();
+    let allotment = [3, 1, 2];
+    let mut descent = descent::Descent::new(&sketches, &options, &recipe, &pool, Groups::new(&allotment)).unwrap();
+    let start = init::rows(&sketches, &options, &allotment).unwrap();
     let var = candle_core::Var::from_vec(start, (6, 1, 8, 8), &Device::Cpu).unwrap();
     let mut of = |rows_at_once: usize| {
         descent.rows_at_once = rows_at_once;
@@ -160,4 +161,202 @@ fn sketches_that_cannot_be_distilled_are_named() {
     fails(&|s| s.classes.retain(|l, _| *l == Label::Int(2)), "the same label, 2");
     fails(&|s| s.classes.values_mut().for_each(|c| c.count = 0), "class 0 has no rows");
     fails(&|s| s.header.pool = "c3d4".into(), "fingerprint c3d4");
+}
+
+const SELECTIONS: [Method; 4] = [Method::Random, Method::Herding, Method::KCenter, Method::KMeans];
+
+fn selection(method: Method) -> Options {
+    Options { method, steps: None, frequencies: None, ipc: 4, ..options() }
+}
+
+/// For each synthetic row the positions of the rows of its class that have its very numbers.
+fn originals(synthetic: &Synthetic, rows: &Rows) -> Vec<Vec<usize>> {
+    let same = |row: &[f32], label: &Label| {
+        (0..rows.len()).filter(|i| rows.row(*i) == row && rows.labels[*i] == *label).collect()
+    };
+    synthetic.values.chunks(64).zip(&synthetic.labels).map(|(row, label)| same(row, label)).collect()
+}
+
+#[test]
+fn selection_methods_give_real_rows_of_each_class_unchanged_and_none_twice() {
+    let rows = pictures(240);
+    let mut choices = vec![];
+    for method in SELECTIONS {
+        let options = selection(method);
+        let (synthetic, told) = run(&sketches(&options, &rows), &options);
+        let mut positions: Vec<usize> = originals(&synthetic, &rows).concat();
+        assert_eq!(synthetic.labels, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2].map(Label::Int));
+        assert!(told.iter().enumerate().all(|(i, p)| (p.step, p.steps, p.loss) == (i + 1, 3, None)) && told.len() == 3);
+        choices.push(positions.clone());
+        positions.sort_unstable();
+        positions.dedup();
+        assert_eq!(positions.len(), 12, "{method}");
+    }
+    assert!((0..4).all(|i| (0..i).all(|j| choices[i] != choices[j])), "{choices:?}");
+}
+
+#[test]
+fn a_random_choice_is_the_start_of_the_reservoir() {
+    let options = selection(Method::Random);
+    let sketches = sketches(&options, &pictures(60));
+    let first = |s: &ClassSketch| s.reservoir.rows[..4].iter().flat_map(|r| r.values.clone()).collect::<Vec<_>>();
+    let expected: Vec<f32> = sketches.classes.values().flat_map(first).collect();
+    assert_eq!(run(&sketches, &options).0.values, expected);
+}
+
+#[test]
+fn herding_follows_the_mean_of_all_rows_also_of_those_that_the_reservoir_dropped() {
+    let rows = pictures(600);
+    let options = Options { reservoir_per_class: Some(40), ..selection(Method::Herding) };
+    let sketches = sketches(&options, &rows);
+    let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
+    let wants = crate::kernels::Wants { input: false, weights: false, parallel: false };
+    // Over all extractors, the distance of the chosen rows' mean embedding to that of all 200 rows, relative to its length.
+    let distance = |method: Method| -> f64 {
+        let (synthetic, _) = run(&sketches, &Options { method, ..options.clone() });
+        let mut sum = 0.0;
+        for (class, chosen) in sketches.classes.values().zip(synthetic.values.chunks(4 * 64)) {
+            for member in 0..3 {
+                let features = pool.features(member, &pool.scale(chosen).unwrap(), wants).unwrap();
+                let mean: Vec<f32> = features.mean(0).unwrap().to_vec1().unwrap();
+                let target = class.mean(member);
+                let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+                let apart: Vec<f32> = mean.iter().zip(&target).map(|(a, b)| a - b).collect();
+                sum += square(&apart) / square(&target);
+            }
+        }
+        sum
+    };
+    let (herding, random) = (distance(Method::Herding), distance(Method::Random));
+    assert!(herding < 0.7 * random, "{herding} {random}");
+}
+
+#[test]
+fn a_class_with_fewer_rows_than_ipc_has_them_again_unchanged() {
+    let rows = pictures(9);
+    for method in SELECTIONS {
+        let options = Options { ipc: 7, ..selection(method) };
+        let (synthetic, _) = run(&sketches(&options, &rows), &options);
+        let positions: Vec<usize> = originals(&synthetic, &rows).concat();
+        for class in positions.chunks(7) {
+            assert_eq!((&class[..3], &class[..1]), (&class[3..6], &class[6..]), "{method}");
+            assert_eq!(class[..3].iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{method}");
+        }
+    }
+}
+
+#[test]
+fn choices_are_the_same_for_any_number_of_threads_and_for_a_class_more_or_less() {
+    for method in SELECTIONS {
+        let options = selection(method);
+        let sketches = sketches(&options, &pictures(240));
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&sketches, &options).0.values)
+        };
+        let all = on(1);
+        assert_eq!(all, on(3), "{method}");
+        let mut fewer = sketches.clone();
+        fewer.classes.remove(&Label::Int(0));
+        assert_eq!(all[4 * 64..], run(&fewer, &options).0.values, "{method}");
+    }
+}
+
+#[test]
+fn a_choice_can_be_broken_off_after_any_class_and_needs_candidates() {
+    let options = selection(Method::KMeans);
+    let mut sketches = sketches(&options, &pictures(60));
+    let mut calls = 0;
+    let result = synthesize(&sketches, &options, &mut |_| {
+        calls += 1;
+        if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(result, Err(Error::Cancelled)) && calls == 2);
+    sketches.header.reservoir = 3;
+    let e = synthesize(&sketches, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(e.contains("'k_means'") && e.contains("reservoir_per_class => 4"), "{e}");
+}
+
+/// [`pictures`] of which the classes 0, 1 and 2 keep 40, 12 and 4.
+fn imbalanced() -> Rows {
+    let all = pictures(120);
+    let mut left = [40, 12, 4];
+    let kept: Vec<usize> = (0..120)
+        .filter(|i| {
+            let more = left[i % 3] > 0;
+            left[i % 3] -= usize::from(more);
+            more
+        })
+        .collect();
+    let values = kept.iter().flat_map(|i| all.row(*i)).copied().collect();
+    Rows { values, labels: kept.iter().map(|i| all.labels[*i].clone()).collect(), ..all }
+}
+
+#[test]
+fn rows_are_split_by_the_counts_and_their_weights_give_the_counts_back() {
+    for (allocation, expected) in
+        [(Allocation::Equal, [5, 5, 4]), (Allocation::Proportional, [10, 3, 1]), (Allocation::Sqrt, [8, 4, 2])]
+    {
+        for method in [Method::Mean, Method::Characteristic, Method::Herding] {
+            let steps = if method.selects() { None } else { Some(2) };
+            let options = Options { rows: Some(14), allocation, method, steps, ..options() };
+            let (synthetic, _) = run(&sketches(&options, &imbalanced()), &options);
+            let of = |class: i64| (0..14).filter(|i| synthetic.labels[*i] == Label::Int(class)).collect::<Vec<_>>();
+            assert_eq!([0, 1, 2].map(|class| of(class).len()), expected, "{allocation} {method}");
+            assert!(synthetic.labels.is_sorted() && synthetic.values.len() == 14 * 64);
+            for (class, count) in [(0, 40.0), (1, 12.0), (2, 4.0)] {
+                let weight: f64 = of(class).iter().map(|i| synthetic.weights[*i]).sum();
+                assert!((weight - count).abs() < 1e-9, "{allocation} {method}");
+            }
+        }
+    }
+}
+
+#[test]
+fn classes_of_different_size_become_their_classes_too() {
+    let rows = pictures(60);
+    for method in [Method::Mean, Method::Characteristic] {
+        let options = Options { method, init: Init::Noise, steps: Some(90), rows: Some(9), ..options() };
+        let mut sketches = sketches(&options, &rows);
+        // The counts alone decide the split; the means stay what they are.
+        for (sketch, factor) in sketches.classes.values_mut().zip([6, 2, 1]) {
+            sketch.count *= factor;
+            for member in &mut sketch.members {
+                let sums = [&mut member.embedding, &mut member.cos, &mut member.sin];
+                sums.into_iter().flatten().for_each(|sum| *sum *= factor as i64);
+            }
+        }
+        let options = Options { allocation: Allocation::Proportional, ..options };
+        let (synthetic, _) = run(&sketches, &options);
+        assert_eq!(nearest(&synthetic, &rows), [0, 0, 0, 0, 0, 0, 1, 1, 2], "{method}");
+    }
+}
+
+#[test]
+fn as_many_rows_in_all_as_ipc_gives_are_the_same_rows() {
+    let rows = pictures(60);
+    let (by_ipc, in_all) = (options(), Options { rows: Some(6), ..options() });
+    let values = |options: &Options| run(&sketches(options, &rows), options).0.values;
+    assert_eq!(values(&by_ipc), values(&in_all));
+}
+
+#[test]
+fn fewer_rows_than_classes_are_refused_with_both_numbers() {
+    let options = Options { rows: Some(2), ..options() };
+    let e = synthesize(&sketches(&options, &pictures(30)), &options, &mut |_| ControlFlow::Continue(()));
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("2 rows") && e.contains("3 classes") && e.contains("rows => 3"), "{e}");
+}
+
+#[test]
+fn a_class_that_is_to_give_more_rows_than_were_kept_starts_with_noise_or_is_refused() {
+    let rows = pictures(120);
+    let options = Options { rows: Some(30), reservoir_per_class: Some(4), steps: Some(0), ..options() };
+    let (synthetic, _) = run(&sketches(&options, &rows), &options);
+    let real = |row: &[f32]| (0..120).any(|i| rows.row(i).iter().zip(row).all(|(a, b)| (a - b).abs() < 1e-3));
+    assert_eq!(synthetic.values.chunks(64).filter(|row| real(row)).count(), 12);
+    let options = Options { method: Method::Herding, steps: None, ..options };
+    let e = synthesize(&sketches(&options, &rows), &options, &mut |_| ControlFlow::Continue(()));
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("10 real rows of class 0") && e.contains("reservoir_per_class => 10"), "{e}");
 }

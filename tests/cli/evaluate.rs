@@ -5,7 +5,7 @@ const QUICK: [&str; 8] = ["--network", "linear", "--epochs", "40", "--repeats", 
 #[test]
 fn a_file_and_its_baselines_are_reported_in_a_table() {
     let folder = Folder::new();
-    let more = ["--baseline", "random,herding", "--from", "train.parquet", "--ipc", "2"];
+    let more = ["--baseline", "random,herding,k_center,k-means", "--from", "train.parquet", "--ipc", "2"];
     let table = folder.succeeds([&["evaluate", "train.parquet", "--test", "test.parquet"], &QUICK[..], &more].concat());
     assert!(table.starts_with("linear, 2 networks, 40 epochs, 18 test rows"), "{table}");
     let cells = |name: &str| -> Vec<String> {
@@ -13,8 +13,9 @@ fn a_file_and_its_baselines_are_reported_in_a_table() {
         line.split_whitespace().map(str::to_string).collect()
     };
     assert_eq!(cells("train.parquet")[1..3], ["36", "12"]);
-    assert_eq!(cells("random")[1..4], ["6", "2", "-"]);
-    assert_eq!(cells("herding")[1..4], ["6", "2", "-"]);
+    for baseline in ["random", "herding", "k_center", "k_means"] {
+        assert_eq!(cells(baseline)[1..4], ["6", "2", "-"], "{baseline}");
+    }
 }
 
 #[test]

@@ -51,6 +51,26 @@ fn the_same_seed_gives_the_same_bytes_with_any_number_of_threads() {
 }
 
 #[test]
+fn rows_in_all_take_the_place_of_ipc_and_a_file_with_weights_can_be_used() {
+    let folder = Folder::new();
+    let job = ["run", "train.parquet", "-o", "out.parquet", "--extractors", "2", "--width", "8", "--method", "herding"];
+    let rows = ["--rows", "7", "--allocation", "proportional", "--weight", "w", "--json"];
+    let report = json(&folder.succeeds([&job[..], &rows].concat()));
+    assert_eq!((&report["rows_out"], &report["classes"]), (&7.into(), &3.into()), "{report}");
+    assert!(folder.succeeds(["inspect", "out.parquet"]).contains("left"));
+    let quick = ["--network", "linear", "--epochs", "2", "--repeats", "1", "--augment", "none"];
+    let table = folder.succeeds([&["evaluate", "out.parquet", "--test", "test.parquet"], &quick[..]].concat());
+    assert!(table.contains("2 to 3"), "{table}");
+    for (more, part) in
+        [(&["--rows", "7", "--ipc", "1"][..], "cannot be used with '--ipc <N>'"), (&[], "<--ipc <N>|--rows <N>>")]
+    {
+        let output = folder.distill([&job[..], more].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn a_query_in_parentheses_is_a_source() {
     let folder = Folder::new();
     let summary = folder.succeeds(small_run("(SELECT * FROM 'train.parquet' WHERE label < 2)", "out.parquet"));

@@ -137,7 +137,7 @@ fn the_observer_sees_every_epoch_and_can_break_off() {
 #[test]
 fn baselines_choose_real_rows_of_every_class_anew_for_each_network() {
     let original = toy(20, 1, true);
-    for baseline in [Baseline::Random, Baseline::Herding] {
+    for baseline in [Baseline::Random, Baseline::Herding, Baseline::KCenter, Baseline::KMeans] {
         let draw = |n| baseline.choose(&original, 3, 0, n, &Device::Cpu).unwrap();
         let set = draw(0);
         assert_eq!(set.labels, [0, 0, 0, 1, 1, 1, 2, 2, 2], "{baseline:?}");

@@ -1,0 +1,154 @@
+//! A whole set of options flows in; those that contradict each other are refused by name.
+
+use crate::error::{Error, Result};
+use crate::options::{Curve, Init, Method, Network, Options, Ranges};
+
+/// Rejects options that are given side by side and say the same thing in two ways; `given` are their names.
+pub fn check_given<'a>(given: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let both = given.into_iter().filter(|name| ["ipc", "rows"].contains(name)).count();
+    match both {
+        2.. => Err(Error::option(
+            "rows",
+            "ipc is given too: ipc are the rows of each class, rows those of all; give one of them",
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Options {
+    /// Rejects options that contradict each other.
+    pub fn check(&self) -> Result<()> {
+        if self.method.selects() {
+            self.check_selection()?;
+        } else if self.init == Init::Real
+            && self.is_ipc_each()
+            && self.reservoir_per_class.is_some_and(|r| r < self.ipc)
+        {
+            return Err(Error::option(
+                "reservoir_per_class",
+                format!(
+                    "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
+                    self.ipc
+                ),
+            ));
+        }
+        if self.init == Init::Real && self.reservoir_per_class == Some(0) {
+            // Only where the classes' shares aren't known yet: else ipc has been asked for above.
+            return Err(Error::option(
+                "reservoir_per_class",
+                "init => 'real' needs at least 1; or use init => 'noise'",
+            ));
+        }
+        if self.pool_file.is_some() {
+            for (name, set) in [
+                ("extractors", self.extractors.is_some()),
+                ("network", self.network != Network::Auto),
+                ("ranges", matches!(self.ranges, Some(Ranges::Columns(_)))),
+                ("curve", self.curve != Curve::Auto),
+                ("width", self.width.is_some()),
+                ("depth", self.depth.is_some()),
+                ("augment", self.augment != "none"),
+            ] {
+                if set {
+                    return Err(Error::option(name, "is part of the pool file; leave it out, or leave out pool_file"));
+                }
+            }
+        }
+        if self.frequencies == Some(0) && self.method == Method::Characteristic {
+            return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
+        }
+        if self.alpha == 0.0 && self.beta == 0.0 {
+            return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
+        }
+        Ok(())
+    }
+
+    /// Rejects what a method that chooses real rows can't do.
+    fn check_selection(&self) -> Result<()> {
+        let method = self.method;
+        let only = "method => 'mean' or 'characteristic'";
+        if self.init == Init::Noise {
+            let message = format!(
+                "method => '{method}' chooses real rows, init => 'noise' starts from none; leave it out, or use {only}"
+            );
+            return Err(Error::option("init", message));
+        }
+        if let Some(steps) = self.steps {
+            let message = format!(
+                "method => '{method}' chooses real rows and changes none: there is nothing to do in {steps} steps; leave it out, or use {only}"
+            );
+            return Err(Error::option("steps", message));
+        }
+        let least = if self.is_ipc_each() { self.ipc } else { 1 };
+        if self.reservoir_per_class.is_some_and(|r| r < least) {
+            let message = format!(
+                "method => '{method}' chooses real rows of each class from those that are kept; keep at least {least}"
+            );
+            return Err(Error::option("reservoir_per_class", message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Allocation;
+
+    fn refused(options: Options) -> String {
+        options.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn too_small_a_reservoir_contradicts_a_start_from_real_rows() {
+        let mut o = Options { reservoir_per_class: Some(2), ..Default::default() };
+        assert!(refused(o.clone()).contains("reservoir_per_class"));
+        o.init = Init::Noise;
+        o.check().unwrap();
+    }
+
+    #[test]
+    fn methods_that_choose_real_rows_take_no_noise_no_steps_and_no_smaller_reservoir() {
+        for method in [Method::Random, Method::Herding, Method::KCenter, Method::KMeans] {
+            let o = Options { method, ..Default::default() };
+            o.check().unwrap();
+            let e = refused(Options { init: Init::Noise, ..o.clone() });
+            assert!(e.contains("'init'") && e.contains("'noise'") && e.contains(method.as_str()), "{e}");
+            let e = refused(Options { steps: Some(0), ..o.clone() });
+            assert!(e.contains("'steps'") && e.contains(method.as_str()), "{e}");
+            let e = refused(Options { reservoir_per_class: Some(9), ..o.clone() });
+            assert!(e.contains("'reservoir_per_class'") && e.contains("at least 10"), "{e}");
+        }
+    }
+
+    #[test]
+    fn methods_that_look_at_features_choose_among_ten_times_the_rows() {
+        let reservoir = |method, ipc| Options { method, ipc, ..Default::default() }.reservoir();
+        assert_eq!((reservoir(Method::Herding, 3), reservoir(Method::KMeans, 50)), (64, 500));
+        assert_eq!((reservoir(Method::Random, 50), reservoir(Method::Mean, 100)), (64, 100));
+        let given = Options { method: Method::KCenter, reservoir_per_class: Some(30), ..Default::default() };
+        assert_eq!(given.reservoir(), 30);
+    }
+
+    #[test]
+    fn where_shares_are_not_known_before_the_pass_up_to_a_thousand_rows_a_class_are_kept() {
+        let rows = |rows, method| Options { rows: Some(rows), method, ..Default::default() }.reservoir();
+        assert_eq!([rows(20, Method::Mean), rows(300, Method::Herding), rows(9000, Method::Mean)], [64, 300, 1000]);
+        let ipc = |ipc| Options { ipc, allocation: Allocation::Sqrt, ..Default::default() }.reservoir();
+        assert_eq!([ipc(1), ipc(50), ipc(500), ipc(2000)], [64, 500, 1000, 2000]);
+        let noise = Options { rows: Some(300), init: Init::Noise, ..Default::default() };
+        assert_eq!(noise.reservoir(), 0);
+        let few = Options { rows: Some(300), reservoir_per_class: Some(5), ..Default::default() };
+        few.check().unwrap();
+        let none = Options { reservoir_per_class: Some(0), ..few };
+        assert!(refused(none.clone()).contains("at least 1; or use init => 'noise'"));
+        assert!(refused(Options { method: Method::KMeans, ..none }).contains("keep at least 1"));
+    }
+
+    #[test]
+    fn ipc_and_rows_side_by_side_are_refused() {
+        check_given(["rows", "seed"]).unwrap();
+        let e = check_given(["ipc", "seed", "rows"]).unwrap_err().to_string();
+        assert!(e.contains("'rows'") && e.contains("ipc"), "{e}");
+    }
+}

@@ -1,0 +1,71 @@
+//! A schema or a batch of synthetic rows flows in; the same with a column of weights flows out.
+
+use std::sync::Arc;
+
+use crate::arrow::array::Float64Array;
+use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use crate::arrow::record_batch::RecordBatch;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::rows::hugging_face::HuggingFace;
+
+/// `schema` and, where option `weight` names it, a last column of Float64 without NULLs: how many real rows of its class a
+/// synthetic row stands for. Hugging Face features, where there are any, describe it too.
+///
+/// Fails with [`Error::Option`] where the schema has a column of that name.
+pub fn with_weight_column(schema: &SchemaRef, options: &Options) -> Result<SchemaRef> {
+    let Some(name) = &options.weight else { return Ok(schema.clone()) };
+    if schema.fields().iter().any(|field| field.name() == name) {
+        let message = format!("the source has a column '{name}'; choose another name for the column of weights");
+        return Err(Error::option("weight", message));
+    }
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new(name, DataType::Float64, false)));
+    let metadata = HuggingFace::of(schema).with_number(schema.metadata(), name);
+    Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+}
+
+/// `batch` as a batch of [`with_weight_column`]'s `schema`: with `weights`, one a row, if that has one column more.
+pub fn append_weights(batch: &RecordBatch, schema: &SchemaRef, weights: Vec<f64>) -> Result<RecordBatch> {
+    let mut columns = batch.columns().to_vec();
+    if schema.fields().len() > columns.len() {
+        columns.push(Arc::new(Float64Array::from(weights)));
+    }
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrow::array::Int64Array;
+
+    const FEATURES: &str = r#"{"info":{"features":{"label":{"dtype":"int64","_type":"Value"}}}}"#;
+
+    fn schema() -> SchemaRef {
+        let schema = Schema::new(vec![Field::new("label", DataType::Int64, true)]);
+        Arc::new(schema.with_metadata([("huggingface".to_string(), FEATURES.to_string())].into()))
+    }
+
+    fn options(weight: Option<&str>) -> Options {
+        Options { weight: weight.map(str::to_string), ..Options::default() }
+    }
+
+    #[test]
+    fn the_column_comes_last_is_never_null_and_is_a_hugging_face_feature() {
+        let weighted = with_weight_column(&schema(), &options(Some("n"))).unwrap();
+        assert_eq!(weighted.fields()[1].as_ref(), &Field::new("n", DataType::Float64, false));
+        let json: serde_json::Value = serde_json::from_str(&weighted.metadata()["huggingface"]).unwrap();
+        assert_eq!(json["info"]["features"]["n"]["dtype"], "float64");
+        let batch = RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
+        let appended = append_weights(&batch, &weighted, vec![2.5, 4.0]).unwrap();
+        assert_eq!(appended.column(1).as_ref(), &Float64Array::from(vec![2.5, 4.0]));
+        assert_eq!(append_weights(&batch, &schema(), vec![2.5, 4.0]).unwrap(), batch);
+    }
+
+    #[test]
+    fn without_the_option_nothing_changes_and_a_name_that_is_taken_is_refused() {
+        assert_eq!(with_weight_column(&schema(), &options(None)).unwrap(), schema());
+        let e = with_weight_column(&schema(), &options(Some("label"))).unwrap_err().to_string();
+        assert!(e.contains("'weight'") && e.contains("'label'"), "{e}");
+    }
+}
