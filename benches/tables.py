@@ -1,16 +1,19 @@
-"""A labelled table, test rows and small files made from it flow in; a Markdown table of what models learn from each flows out.
+"""A table, test rows and small files made from the table flow in; a Markdown table of what models learn flows out.
 
     python benches/tables.py TRAIN TEST [NAME=FILE[,FILE...]]... --exclude instance_weight
 
-Each file is trained on by a multilayer perceptron, logistic regression (scikit-learn) and gradient-boosted trees (LightGBM), and so are TRAIN
-itself and, for each size of a small file, random rows of TRAIN: as many in all, and as many of each class. Several files of a name are of
-several seeds of one method. Accuracy, balanced accuracy and area under the ROC curve (one class against the rest, mean over classes) on TEST,
-in percent: mean and standard deviation over the seeds, of files, of random rows and of the perceptron's weights.
+A multilayer perceptron, logistic regression (scikit-learn) and gradient-boosted trees (LightGBM) are trained on each
+file, on TRAIN itself and, for each size of a small file, on random rows of TRAIN: as many in all, and as many of each
+class. Several files of a name are of several seeds of one method. The columns are accuracy, balanced accuracy and the
+area under the ROC curve (a class against the rest, mean over classes) on TEST, in percent: mean and standard deviation
+over the seeds of files, of random rows and of the perceptron's weights. The first two depend on the classes' shares in
+the file that is trained on: compare them with random rows of each class, or look at the area.
 
-All are prepared alike. Texts, booleans and dictionaries are categories, one column each for the values that TRAIN has, NULL among them;
-another value is none of these. Numbers: NULL becomes the median, with a column that says so where TRAIN has NULLs; then they are standardised,
-and cut at 10 deviations. Medians, means and deviations are those of the file that is trained on; a number that is the same in all its rows is
-left out. Which values a category has is the one thing that a small file is told about TRAIN.
+All files are prepared alike. Texts, booleans and dictionaries are categories, with a column for each value that TRAIN
+has, NULL among them; another value is none of these. Numbers: NULL becomes the median, with a column that says so where
+TRAIN has NULLs; then they are standardised, and cut at 10 deviations. Medians, means and deviations are those of the
+file that is trained on; a number that is the same in all its rows is left out. Which values a category has, and which
+numbers can be NULL, is all that a small file is told about TRAIN.
 
 Wants numpy, scipy, pyarrow, scikit-learn and lightgbm: `tests/interop/run.sh` installs them under the target directory.
 """
@@ -33,8 +36,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-# Updates of the perceptron, whatever the number of rows, within bounds of its epochs. Chosen by 20 to 10,000 random rows of the census
-# example's `fit`, tested on its `validation`: more of either overfits.
+# Updates of the perceptron, whatever the number of rows, within bounds of its epochs. Chosen by 20 to 10,000 random
+# rows of the census example's `fit`, tested on its `validation`: more of either overfits.
 UPDATES, FEWEST_EPOCHS, MOST_EPOCHS, BATCH = 1_000, 4, 100, 256
 # Standardised numbers beyond it are cut: a small file's deviation may be a hundredth of the test rows'.
 CUT = 10.0
@@ -57,7 +60,9 @@ class Layout:
                 if train[field.name].null_count:
                     self.nullable.append(field.name)
             else:
-                self.categories[field.name] = sorted(texts(train[field.name]).unique().to_pylist(), key=lambda text: (text is None, text))
+                self.categories[field.name] = sorted(
+                    texts(train[field.name]).unique().to_pylist(), key=lambda text: (text is None, text)
+                )
 
     def numeric(self, table: pa.Table) -> np.ndarray:
         """The numbers, rows x columns, NULL as NaN."""
@@ -68,7 +73,9 @@ class Layout:
         """The index of each row's class."""
         index = pc.index_in(table[self.label], pa.array(self.classes, table[self.label].type))
         if index.null_count:
-            sys.exit(f"error: column '{self.label}' has NULL or a class that the training table lacks: leave such rows out")
+            sys.exit(
+                f"error: column '{self.label}' has NULL or a class that the training table lacks: leave such rows out"
+            )
         return index.to_numpy().astype(np.int64)
 
 
@@ -83,7 +90,9 @@ class Preparation:
             self.medians = np.nan_to_num(np.nanmedian(numbers, axis=0))
         filled = np.where(np.isnan(numbers), self.medians, numbers)
         self.means, deviations = filled.mean(axis=0), filled.std(axis=0)
-        self.scales = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 1e-12 * (1 + abs(self.means)))
+        self.scales = np.divide(
+            1.0, deviations, out=np.zeros_like(deviations), where=deviations > 1e-12 * (1 + abs(self.means))
+        )
 
     def __call__(self, table: pa.Table) -> sparse.csr_matrix:
         """Rows x (numbers, indicators of NULL, categories' values), f32."""
@@ -162,20 +171,29 @@ class Arena:
         return accuracy_score(self.truth, predicted), balanced_accuracy_score(self.truth, predicted), area
 
     def compare(self, name: str, tables: list[pa.Table], seeds: int, models) -> None:
-        """Prints a line for each model: the i-th table with the i-th seed, tables again from the first where there are more seeds."""
+        """Prints a line for each model. The i-th table has the i-th seed; if seeds are more, tables come again."""
         for title, model, seeded in models:
             started = time.perf_counter()
             runs = range(max(seeds, len(tables)) if seeded else len(tables))
             results = [self.run(tables[i % len(tables)], i, model) for i in runs]
             seconds = (time.perf_counter() - started) / len(results)
             cells = [
-                f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}" if len(results) > 1 else f"{100 * values[0]:.1f}"
+                f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+                if len(results) > 1
+                else f"{100 * values[0]:.1f}"
                 for values in zip(*results)
             ]
             rows = " / ".join(sorted({f"{table.num_rows:,}" for table in tables}))
             counts = np.mean([self.counts(table) for table in tables], axis=0)
-            counts = " / ".join(f"{count:,.0f}" for count in counts) if len(counts) <= 3 else f"{counts.min():,.0f} to {counts.max():,.0f}"
-            print(f"| {name} | {rows} | {counts} | {title} | {len(results)} | {' | '.join(cells)} | {seconds:.1f} |", flush=True)
+            counts = (
+                " / ".join(f"{count:,.0f}" for count in counts)
+                if len(counts) <= 3
+                else f"{counts.min():,.0f} to {counts.max():,.0f}"
+            )
+            print(
+                f"| {name} | {rows} | {counts} | {title} | {len(results)} | {' | '.join(cells)} | {seconds:.1f} |",
+                flush=True,
+            )
 
     def counts(self, table: pa.Table) -> tuple[int, ...]:
         return tuple(np.bincount(self.layout.labels(table), minlength=len(self.layout.classes)).tolist())
@@ -188,7 +206,9 @@ def random_rows(labels: np.ndarray, counts, seed: int) -> np.ndarray:
         chosen = draw.choice(len(labels), counts, replace=False)
     else:
         groups = [np.flatnonzero(labels == label) for label in range(len(counts))]
-        chosen = np.concatenate([draw.choice(rows, min(count, len(rows)), replace=False) for rows, count in zip(groups, counts)])
+        chosen = np.concatenate(
+            [draw.choice(rows, min(count, len(rows)), replace=False) for rows, count in zip(groups, counts)]
+        )
     return np.sort(chosen)
 
 
@@ -199,14 +219,20 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("small", metavar="NAME=FILE[,FILE...]", nargs="*", help="small files of a method, one a seed")
     parser.add_argument("--label", default="label", help="the label column (default: label)")
     parser.add_argument("--exclude", default="", metavar="A,B", help="columns that are no features")
-    parser.add_argument("--weight", metavar="COLUMN", help="a column of sample weights, used in files that have it; no feature")
+    parser.add_argument(
+        "--weight", metavar="COLUMN", help="a column of sample weights, used in files that have it; no feature"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds of random rows and of the perceptron (default: 3)")
     parser.add_argument("--random", default="", metavar="N,M", help="more sizes of random rows")
-    parser.add_argument("--full-rows", type=int, metavar="N", help="train the full table's models on N random rows of it")
+    parser.add_argument(
+        "--full-rows", type=int, metavar="N", help="train the full table's models on N random rows of it"
+    )
     parser.add_argument("--full-seeds", type=int, default=1, help="perceptrons trained on the full table (default: 1)")
     parser.add_argument("--no-full", action="store_true", help="don't train on the full table")
     parser.add_argument("--models", default=",".join(name for name, _, _ in MODELS), metavar="A,B", help="%(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="threads of LightGBM and of matrix products (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of LightGBM and of matrix products (default: 1)"
+    )
     return parser.parse_args(words)
 
 
@@ -229,17 +255,30 @@ def main(words: list[str] | None = None) -> None:
             sys.exit(f"error: '{argument}' isn't NAME=FILE[,FILE...]")
         small[name] = [pq.read_table(file) for file in files.split(",")]
         for table in small[name]:
-            lacking = [column for column in [asked.label, *layout.numbers, *layout.categories] if column not in table.column_names]
+            lacking = [
+                column
+                for column in [asked.label, *layout.numbers, *layout.categories]
+                if column not in table.column_names
+            ]
             if lacking:
-                sys.exit(f"error: a file of '{name}' lacks the column '{lacking[0]}' of {asked.train}: leave it out with --exclude")
+                sys.exit(
+                    f"error: a file of '{name}' lacks the column '{lacking[0]}' of {asked.train}: "
+                    "leave it out with --exclude"
+                )
 
-    print(f"{asked.train}, {train.num_rows:,} rows, tested on {asked.test}, {test.num_rows:,} rows; {len(layout.numbers)} numbers and "
-          f"{len(layout.categories)} categories; LightGBM {lightgbm.__version__}; seeds 0 to {asked.seeds - 1}")  # fmt: skip
-    print("\n| trained on | rows | of each class | model | runs | accuracy, % | balanced accuracy, % | AUC, % | s a run |")
+    print(
+        f"{asked.train}, {train.num_rows:,} rows, tested on {asked.test}, {test.num_rows:,} rows; "
+        f"{len(layout.numbers)} numbers and {len(layout.categories)} categories; "
+        f"LightGBM {lightgbm.__version__}; {asked.seeds} seeds"
+    )
+    print(
+        "\n| trained on | rows | of each class | model | runs | accuracy, % | balanced accuracy, % | AUC, % | s a run |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     # What needs no training, to read the others by: the commonest class of the training rows.
     shares = np.bincount(arena.truth, minlength=len(layout.classes)) / len(arena.truth)
-    print(f"| nothing | 0 |  | the commonest class |  | {100 * shares[np.argmax(arena.counts(train))]:.1f} | {100 / np.count_nonzero(shares):.1f} | 50.0 |  |")
+    right, balanced = shares[np.argmax(arena.counts(train))], 1 / np.count_nonzero(shares)
+    print(f"| nothing | 0 |  | the commonest class |  | {100 * right:.1f} | {100 * balanced:.1f} | 50.0 |  |")
     if not asked.no_full:
         full = train
         if asked.full_rows and asked.full_rows < train.num_rows:
@@ -248,7 +287,9 @@ def main(words: list[str] | None = None) -> None:
     for name, tables in small.items():
         arena.compare(name, tables, asked.seeds, models)
     labels = layout.labels(train)
-    sizes = {table.num_rows for tables in small.values() for table in tables} | {int(size) for size in asked.random.split(",") if size}
+    sizes = {table.num_rows for tables in small.values() for table in tables} | {
+        int(size) for size in asked.random.split(",") if size
+    }
     for size in sorted(min(size, train.num_rows) for size in sizes):
         drawn = [train.take(random_rows(labels, size, seed)) for seed in range(asked.seeds)]
         arena.compare("random rows", drawn, asked.seeds, models)

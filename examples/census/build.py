@@ -1,6 +1,6 @@
 """The two CSV files of Census-Income (KDD) flow in; train, test, fit and validation Parquet files flow out.
 
-    python build.py CSV_DIR OUT_DIR
+python build.py CSV_DIR OUT_DIR
 """
 
 import json
@@ -14,8 +14,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from pictures import smallest  # noqa: E402
 
 ROW_GROUP = 25_000
-# The order of the fields is that of UCI's census-income.names, and so are the names, with underscores and without apostrophes. What that
-# file calls nominal is a category, and text here, codes included (`detailed_industry_recode`, `year`).
+# The order of the fields is that of UCI's census-income.names, and so are the names, with underscores and without
+# apostrophes. What that file calls nominal is a category, and text here, codes included.
 CATEGORY, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 COLUMNS = {
     "age": WHOLE,
@@ -67,7 +67,7 @@ WEIGHT, LABEL = list(COLUMNS).index("instance_weight"), list(COLUMNS).index("lab
 
 
 def read(folder: str, part: str, rows: int, duplicates: int) -> list[list[str]]:
-    """The fields of each row. `duplicates`: rows whose features all equal an earlier row's, as counted in census-income.names."""
+    """The fields of each row. `duplicates`: how many have the features of an earlier one, by census-income.names."""
     with open(os.path.join(folder, f"census_income_1994_1995_{part}.csv"), encoding="ascii") as file:
         # Fields are separated by a comma and a blank, and some end in a blank of their own.
         table = [[field.strip() for field in line.split(", ")] for line in file]
@@ -91,16 +91,17 @@ def value(field: str, column: int, type: pa.DataType):
 
 
 def schema() -> pa.Schema:
-    features = {name: {"dtype": {WHOLE: "int64", REAL: "float64"}.get(type, "string"), "_type": "Value"} for name, type in COLUMNS.items()}
+    features = {
+        name: {"dtype": {WHOLE: "int64", REAL: "float64"}.get(type, "string"), "_type": "Value"}
+        for name, type in COLUMNS.items()
+    }
     features["label"] = {"names": CLASSES, "_type": "ClassLabel"}
     return pa.schema(list(COLUMNS.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def write(path: str, rows: list[list[str]]) -> None:
     """Writes rows beside `path`, checks what a reader gets back, and renames."""
-    columns = [
-        pa.array([value(row[i], i, type) for row in rows], type) for i, type in enumerate(COLUMNS.values())
-    ]
+    columns = [pa.array([value(row[i], i, type) for row in rows], type) for i, type in enumerate(COLUMNS.values())]
     table = pa.table(columns, schema=schema())
     pq.write_table(table, path + ".part", row_group_size=ROW_GROUP, compression="snappy")
     back = pq.read_table(path + ".part")

@@ -104,7 +104,9 @@ def cases() -> dict[str, Case]:
             datasets=["Value('int32')", "Value('string')", "List(Value('float64'))"],
         ),
         "dictionary labels": Case(
-            source=pa.table({"label": pa.array(texts).dictionary_encode(), "x": pa.array(lists, pa.list_(pa.float32()))}),
+            source=pa.table(
+                {"label": pa.array(texts).dictionary_encode(), "x": pa.array(lists, pa.list_(pa.float32()))}
+            ),
             columns=["label", "x"],
             arrow=["dictionary<values=string, indices=int32, ordered=0>", "list<element: float>"],
             polars=["Categorical", "List(Float32)"],

@@ -21,7 +21,9 @@ class Command:
 
     def __call__(self, *arguments: object) -> str:
         """What it prints; a failure of it is a failure of the test, with its message."""
-        job = subprocess.run([os.environ["DISTILL"], *map(str, arguments)], cwd=self.folder, capture_output=True, text=True)
+        job = subprocess.run(
+            [os.environ["DISTILL"], *map(str, arguments)], cwd=self.folder, capture_output=True, text=True
+        )
         assert job.returncode == 0, job.stderr
         return job.stdout
 

@@ -3,7 +3,7 @@
 import statistics
 
 import pytest
-from cases import IPC, DIGITS, DIGITS_TEST
+from cases import DIGITS, DIGITS_TEST, IPC
 
 REPEATS = 3
 QUICK = ["--network", "linear", "--epochs", 40, "--repeats", REPEATS, "--augment", "none", "--threads", 1, "--json"]

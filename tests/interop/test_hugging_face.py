@@ -72,7 +72,9 @@ def test_pictures_and_tensors_of_one_seed_are_the_same_pictures(pictures, distil
 def test_what_datasets_wrote_can_be_distilled(distill, tmp_path):
     written = Dataset.from_dict(
         {
-            "picture": [{"bytes": row["bytes"], "path": "a/b.png"} for row in pq.read_table(DIGITS)["image"].to_pylist()],
+            "picture": [
+                {"bytes": row["bytes"], "path": "a/b.png"} for row in pq.read_table(DIGITS)["image"].to_pylist()
+            ],
             "kind": pq.read_table(DIGITS)["label"].to_pylist(),
         }
     ).cast_column("picture", Image(mode="L"))

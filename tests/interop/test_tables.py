@@ -124,7 +124,7 @@ def test_a_small_file_is_prepared_by_itself_but_for_the_categories(tables):
     layout = tables.Layout(train, "label", [])
     prepare = tables.Preparation(layout, pa.table({"n": [1.0, None, 3.0, 2.0], "c": ["x"] * 4, "label": ["a"] * 4}))
     rows = prepare(pa.table({"n": [2.0, None, 1e9], "c": ["z", None, "new"], "label": ["a", "a", "b"]})).toarray()
-    # Median and mean 2: the number, whether it is NULL, then x, y, z, NULL. 1e9 is cut, and "new" is none of the values.
+    # Median and mean 2: the number, whether it is NULL, then x, y, z, NULL. 1e9 is cut, "new" is none of the values.
     assert rows.tolist() == [[0, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, 1], [10, 0, 0, 0, 0, 0]]
     assert layout.labels(train).tolist() == [0, 1, 0, 1]
 
@@ -137,6 +137,7 @@ def test_a_number_that_never_changes_says_nothing(tables):
 
 def test_dictionary_texts_and_large_texts_are_one_kind_of_category(tables):
     text = pa.array(["x", "y", "x"])
-    assert {str(tables.texts(pa.chunked_array([column]))) for column in (text, text.dictionary_encode(), text.cast(pa.large_string()))} == {
-        str(pa.chunked_array([text]))
-    }
+    assert {
+        str(tables.texts(pa.chunked_array([column])))
+        for column in (text, text.dictionary_encode(), text.cast(pa.large_string()))
+    } == {str(pa.chunked_array([text]))}

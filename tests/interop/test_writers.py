@@ -38,7 +38,9 @@ def test_polars_large_lists_and_categories_survive(distill, tmp_path):
     )
     frame.write_parquet(tmp_path / "polars.parquet")
     output = distill.run(tmp_path / "polars.parquet", "polars")
-    assert [field.type for field in pq.read_schema(output)] == [field.type for field in pq.read_schema(tmp_path / "polars.parquet")]
+    assert [field.type for field in pq.read_schema(output)] == [
+        field.type for field in pq.read_schema(tmp_path / "polars.parquet")
+    ]
     small = pl.read_parquet(output)
     assert small.schema == frame.schema
     assert small["label"].to_list() == [name for name in NAMES for _ in range(2)]
@@ -53,7 +55,7 @@ def test_polars_texts_and_arrays_survive(distill, tmp_path):
 @pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "uncompressed"])
 def test_duckdb_files_without_an_arrow_schema_can_be_distilled(distill, tmp_path, codec):
     source = tmp_path / f"{codec}.parquet"
-    lists = pl.DataFrame({"x": LISTS, "label": TEXTS})
+    lists = pl.DataFrame({"x": LISTS, "label": TEXTS})  # noqa: F841 (the query names it)
     duckdb.sql(f"COPY (SELECT x::FLOAT[] AS x, label FROM lists) TO '{source}' (FORMAT parquet, COMPRESSION {codec})")
     assert b"ARROW:schema" not in (pq.read_metadata(source).metadata or {})
     small = duckdb.sql(f"FROM '{distill.run(source, 'duckdb-' + codec)}'")
