@@ -207,7 +207,7 @@ impl Decoder {
                 }
                 Ok(())
             }
-            Columns::Table(decoder) => decoder.profile(features, &rows, self.labels.on_null, profile),
+            Columns::Table(decoder) => decoder.profile(features, &rows, profile),
         }
     }
 }

@@ -278,7 +278,8 @@ impl Layout {
         let empty = |(field, column): &(&FieldRef, &Column)| column.role == Role::Carried && !field.is_nullable();
         let Some((field, _)) = self.schema.fields().iter().zip(&self.columns).find(empty) else { return Ok(()) };
         let name = field.name();
-        let needed: Vec<String> = self.projection().into_iter().map(|c| sql_name(self.schema.field(c).name())).collect();
+        let needed: Vec<String> =
+            self.projection().into_iter().map(|c| sql_name(self.schema.field(c).name())).collect();
         Err(Error::column(
             name,
             format!(

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, LargeBinaryArray, ListArray,
-    StringArray, StructArray,
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, ListArray, StringArray,
+    StructArray,
 };
 use crate::arrow::buffer::OffsetBuffer;
 use crate::arrow::compute::concat;

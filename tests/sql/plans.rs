@@ -23,7 +23,7 @@ async fn explain_shows_roles_extractors_bytes_and_scans() {
           RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
             AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
-                ExtractExec: rows=1x8x8 picture, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=24536, micro_batch=64, scans=1
+                ExtractExec: rows=1x8x8 picture, network=convnet, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=24560, micro_batch=64, scans=1
                   DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet
     ");
 }
@@ -42,7 +42,7 @@ async fn projection_and_filter_inside_the_source_reach_the_parquet_reader() {
             AggregateExec: mode=FinalPartitioned, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
                 AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
-                  ExtractExec: rows=known at run, extractors=known at run, width=known at run, depth=known at run, features=known at run, frequencies=8, sketch_bytes_per_class=known at run, micro_batch=64, scans=1
+                  ExtractExec: rows=known at run, network=known at run, extractors=known at run, width=known at run, depth=known at run, features=known at run, frequencies=8, sketch_bytes_per_class=known at run, micro_batch=64, scans=1
                     FilterExec: label@1 < 2
                       RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
                         DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet, predicate=label@1 < 2 AND label@1 < 2, pruning_predicate=label_null_count@1 != row_count@2 AND label_min@0 < 2 AND label_null_count@1 != row_count@2 AND label_min@0 < 2, required_guarantees=[]
@@ -60,9 +60,9 @@ async fn numbers_of_unknown_range_take_two_scans() {
           RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
             AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
-                ExtractExec: rows=vector of 4, extractors=2, width=8, depth=1, features=8, frequencies=8, sketch_bytes_per_class=4696, micro_batch=64, scans=2 (range, sketch)
+                ExtractExec: rows=vector of 4, network=mlp, extractors=2, width=8, depth=1, features=8, frequencies=8, sketch_bytes_per_class=4720, micro_batch=64, scans=2 (profile, sketch)
                   DataSourceExec: partitions=1, partition_sizes=[1]
-                  RangeExec: column=features
+                  ProfileExec: columns=[features]
                     DataSourceExec: partitions=1, partition_sizes=[1]
     ");
     let query = format!("SELECT * FROM distill(n, ipc => 1, ranges => '0,20', {SMALL})");

@@ -89,14 +89,8 @@ impl TableDecoder {
         ))
     }
 
-    /// Adds `rows` of a batch to `profile`; with `'skip'` those that miss nothing.
-    pub(in crate::rows) fn profile(
-        &self,
-        features: &[ArrayRef],
-        rows: &[usize],
-        on_null: OnNull,
-        profile: &mut Profile,
-    ) -> Result<()> {
+    /// Adds `rows` of a batch to `profile`.
+    pub(in crate::rows) fn profile(&self, features: &[ArrayRef], rows: &[usize], profile: &mut Profile) -> Result<()> {
         enum Look<'a> {
             Numbers(Float32Array),
             Labels(Vec<Option<Label>>),
@@ -133,11 +127,7 @@ impl TableDecoder {
                     Look::Pictures(..) => Seen::Numbers(shape.map(|shape| (shape, buffer.as_slice()))),
                 })
                 .collect();
-            let misses =
-                |seen: &Seen<'_>| matches!(seen, Seen::Number(None) | Seen::Category(None) | Seen::Numbers(None));
-            if on_null != OnNull::Skip || !seen.iter().any(misses) {
-                profile.add(&seen);
-            }
+            profile.add(&seen);
         }
         Ok(())
     }
