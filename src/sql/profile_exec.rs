@@ -113,12 +113,12 @@ impl ExecutionPlan for ProfileExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let mut input = self.input.execute(partition, context)?;
-        let rows_read = MetricBuilder::new(&self.metrics).counter("rows_read", partition);
+        let rows_profiled = MetricBuilder::new(&self.metrics).counter("rows_profiled", partition);
         let job = Arc::clone(&self.job);
         let find = async move {
             let mut profile = Profile::new(&job.layout);
             while let Some(batch) = input.next().await.transpose()? {
-                rows_read.add(batch.num_rows());
+                rows_profiled.add(batch.num_rows());
                 for slice in job.slices(&batch) {
                     let job_ = Arc::clone(&job);
                     let work = move || {
