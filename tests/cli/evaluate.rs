@@ -56,3 +56,18 @@ fn what_does_not_suit_the_rows_is_an_error() {
         assert!(!output.status.success() && error.contains(part) && !error.contains("panicked"), "{error}");
     }
 }
+
+#[test]
+fn tables_are_evaluated_by_the_categories_of_all_files_and_without_columns_that_are_empty() {
+    let folder = Folder::new();
+    let table = "SELECT i AS n, i % 3 AS a, concat('c', i % 4) AS c, CASE WHEN i >= 0 THEN arrow_cast(i, 'Date32') END AS day, CAST(i % 2 AS BIGINT) AS label \
+                 FROM (SELECT CAST(value AS INT) AS i FROM generate_series(0, 199))";
+    let copy = format!("COPY ({table}) TO 'people.parquet' STORED AS PARQUET");
+    folder.succeeds(["sql", "-c", &copy]);
+    let run = ["run", "people.parquet", "-o", "small.parquet", "--ipc", "3", "--width", "16", "--steps", "5", "--extractors", "2"];
+    folder.succeeds(run);
+    // The day is NULL in the small file, and few of the categories need be there.
+    let base = ["evaluate", "small.parquet", "--test", "people.parquet", "--baseline", "random", "--from", "people.parquet"];
+    let table = folder.succeeds([&base[..], &["--network", "mlp", "--epochs", "3", "--repeats", "1"]].concat());
+    assert!(table.contains("mlp, 1 network, 3 epochs, 200 test rows") && table.contains("random"), "{table}");
+}

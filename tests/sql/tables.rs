@@ -256,3 +256,34 @@ async fn exact_values_survive_the_way_through_numbers() {
     let found = column(&out, "income").as_primitive::<Float64Type>();
     assert!(found.iter().flatten().all(|v| incomes.contains(&v)), "{found:?}");
 }
+
+#[tokio::test]
+async fn a_pool_file_brings_the_scaling_and_refuses_other_columns_and_values() {
+    use datafusion_distill::extract::{Pool, PoolRecipe, Scaling, device};
+    use datafusion_distill::options::Options;
+    use datafusion_distill::rows::{Decoder, Layout, Profile, Shape};
+
+    let source = people(60).project(&[2, 6, 9]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pool.safetensors");
+    let options = Options { extractors: Some(2), width: Some(16), depth: Some(1), ..Options::default() };
+    let layout = Layout::infer(&source.schema(), &options).unwrap();
+    let mut profile = Profile::new(&layout);
+    Decoder::new(&layout, &options).unwrap().profile(source.columns(), &mut profile).unwrap();
+    let table = profile.scaling(&layout, &options).unwrap();
+    let shape = Shape::Vector { len: table.raw_len() };
+    let recipe = PoolRecipe::choose_scaled(shape, Scaling::Table(table), &options).unwrap();
+    Pool::build(&recipe, &device("cpu").unwrap()).unwrap().save(&path).unwrap();
+
+    let ctx = session_with_table("t", source.clone());
+    let query = |source: &str| {
+        format!("SELECT * FROM distill({source}, ipc => 2, steps => 5, frequencies => 8, pool_file => '{}')", path.display())
+    };
+    let plan = explained(&ctx, &query("t"), "").await;
+    assert!(plan.contains("scans=1") && plan.contains("extractors=2, width=16"), "{plan}");
+    assert_eq!(rows(&ctx, &query("t")).await.unwrap().num_rows(), 4);
+    let more = message(&ctx, &query("(SELECT *, age AS years FROM t)")).await;
+    assert!(more.contains("for the feature columns age, colour, these are age, colour, years"), "{more}");
+    let older = message(&ctx, &query("(SELECT age + 100 AS age, colour, label FROM t)")).await;
+    assert!(older.contains("column 'age'") && older.contains("is outside 18 to 77"), "{older}");
+}

@@ -9,6 +9,9 @@ mod curve;
 mod decode;
 mod encode;
 mod profile;
+#[cfg(test)]
+#[path = "tests.rs"]
+mod round_trip;
 
 pub use curve::{CurveScaling, NumberScaling};
 pub(super) use decode::{TableBatch, TableDecoder};
