@@ -3,6 +3,7 @@
 //! [`SPECS`] is the only list of options there is: names, defaults, documentation and parsing. The SQL planner, the
 //! `SET distill.*` extension, the command's flags and `schemas/options.json` are all made from it.
 
+mod automatic;
 mod contradictions;
 
 pub use contradictions::check_given;
@@ -484,7 +485,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         method,
         Kind::Choice(Method::VALUES),
-        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm'), or 'auto'; or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'.",
+        "What synthetic rows match: 'mean' embeddings (alias 'dm') or 'characteristic' functions (alias 'ncfm'); or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'. 'auto': 'herding' for tables, else 'characteristic'.",
         |n, v| Method::parse(n, &text(n, v)?),
         shown
     ),

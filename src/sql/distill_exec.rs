@@ -95,7 +95,7 @@ impl DistillExec {
         }
         facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
         facts.extend([
-            ("method", options.method.to_string()),
+            ("method", self.job.method()),
             ("steps", steps),
             ("seed", options.seed.to_string()),
             ("roles", format!("[{}]", self.job.roles())),

@@ -16,7 +16,7 @@ use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::extract::{PoolRecipe, Scaling};
-use crate::options::Options;
+use crate::options::{Method, Options};
 use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape};
 use crate::sketch::MICRO_BATCH;
 use crate::{extract, sketch};
@@ -37,8 +37,10 @@ const DECODE_ROWS: usize = 16;
 pub(super) struct Job {
     /// The columns' roles.
     pub(super) layout: Layout,
-    /// The options.
+    /// The options, with the method that `auto` stands for.
     pub(super) options: Options,
+    /// The method that was asked for.
+    asked: Method,
     /// The source's name in messages.
     pub(super) source: String,
     decoder: Decoder,
@@ -50,7 +52,10 @@ impl Job {
         // A device that isn't there is an error of the query, not of its run.
         extract::device(&options.device)?;
         let decoder = Decoder::new(&layout, &options)?;
-        Ok(Self { layout, options, source, decoder, workers: OnceLock::new() })
+        let asked = options.method;
+        let options = options.automatic(layout.single().is_none());
+        options.check()?;
+        Ok(Self { layout, options, asked, source, decoder, workers: OnceLock::new() })
     }
 
     /// The schema of the rows between extract and optimize: a class and its sketch.
@@ -176,6 +181,12 @@ impl Job {
             format!("{}: {role} ({})", column.name, column.reason)
         });
         shown.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The method, and that it was chosen, as EXPLAIN shows it.
+    pub(super) fn method(&self) -> String {
+        let method = self.options.method;
+        if method == self.asked { method.to_string() } else { format!("{method} ({})", self.asked) }
     }
 
     /// Threads that the job's work runs on.

@@ -64,10 +64,24 @@ fn tables_are_evaluated_by_the_categories_of_all_files_and_without_columns_that_
                  FROM (SELECT CAST(value AS INT) AS i FROM generate_series(0, 199))";
     let copy = format!("COPY ({table}) TO 'people.parquet' STORED AS PARQUET");
     folder.succeeds(["sql", "-c", &copy]);
-    let run = ["run", "people.parquet", "-o", "small.parquet", "--ipc", "3", "--width", "16", "--steps", "5", "--extractors", "2"];
+    let run = [
+        "run",
+        "people.parquet",
+        "-o",
+        "small.parquet",
+        "--ipc",
+        "3",
+        "--width",
+        "16",
+        "--steps",
+        "5",
+        "--extractors",
+        "2",
+    ];
     folder.succeeds(run);
     // The day is NULL in the small file, and few of the categories need be there.
-    let base = ["evaluate", "small.parquet", "--test", "people.parquet", "--baseline", "random", "--from", "people.parquet"];
+    let base =
+        ["evaluate", "small.parquet", "--test", "people.parquet", "--baseline", "random", "--from", "people.parquet"];
     let table = folder.succeeds([&base[..], &["--network", "mlp", "--epochs", "3", "--repeats", "1"]].concat());
     assert!(table.contains("mlp, 1 network, 3 epochs, 200 test rows") && table.contains("random"), "{table}");
 }

@@ -7,6 +7,7 @@ use datafusion::arrow::array::{
     Int64Array, RecordBatch, StringArray,
 };
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::common::cast::as_string_array;
 use datafusion::prelude::SessionContext;
 
@@ -188,6 +189,29 @@ async fn partitions_batches_order_and_threads_do_not_change_a_byte_of_a_table() 
 }
 
 #[tokio::test]
+async fn rows_of_a_table_are_chosen_from_real_ones_unless_an_optimizer_is_asked_for() {
+    let source = people(60);
+    let ctx = session_with_table("t", source.clone());
+    let query = "SELECT * FROM distill(t, rows => 6, extractors => 2, width => 16, exclude => ['customer_id', 'day', 'note'], on_null => 'impute'";
+    let plan = explained(&ctx, &format!("{query})"), "").await;
+    assert!(plan.contains("method=herding (auto)") && plan.contains("steps=none"), "{plan}");
+    let plan = explained(&ctx, &format!("{query}, steps => 3)"), "").await;
+    assert!(plan.contains("method=auto") && plan.contains("steps=3"), "{plan}");
+
+    let kept = source.project(&[2, 3, 4, 5, 6, 7, 9]).unwrap();
+    let out = rows(&ctx, &format!("{query})")).await.unwrap();
+    let shown = |batch: &RecordBatch, row: usize| {
+        let cells = batch.columns().iter().map(|c| array_value_to_string(c, row).unwrap());
+        cells.collect::<Vec<_>>().join(", ")
+    };
+    let real: Vec<String> = (0..60).map(|row| shown(&kept, row)).collect();
+    assert_eq!(out.num_rows(), 6);
+    for row in 0..6 {
+        assert!(real.contains(&shown(&out, row)), "{}", shown(&out, row));
+    }
+}
+
+#[tokio::test]
 async fn declared_columns_need_one_scan_and_hold_rows_to_what_was_declared() {
     let ctx = session_with_table("t", people(60));
     let options = ", features => ['age', 'colour'], ranges => 'age=0..120, colour=red|green|blue'";
@@ -277,7 +301,10 @@ async fn a_pool_file_brings_the_scaling_and_refuses_other_columns_and_values() {
 
     let ctx = session_with_table("t", source.clone());
     let query = |source: &str| {
-        format!("SELECT * FROM distill({source}, ipc => 2, steps => 5, frequencies => 8, pool_file => '{}')", path.display())
+        format!(
+            "SELECT * FROM distill({source}, ipc => 2, steps => 5, frequencies => 8, pool_file => '{}')",
+            path.display()
+        )
     };
     let plan = explained(&ctx, &query("t"), "").await;
     assert!(plan.contains("scans=1") && plan.contains("extractors=2, width=16"), "{plan}");

@@ -1,0 +1,35 @@
+//! The kind of rows flows in; what `method => 'auto'` stands for flows out.
+
+use crate::options::{Init, Method, Options};
+
+impl Options {
+    /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
+    /// optimized ones do, or more, at a fraction of the cost (docs/results.md, Census-Income); optimization for pictures and lists, and wherever an option
+    /// is given that only an optimizer has.
+    pub fn automatic(mut self, table: bool) -> Self {
+        let optimizes = self.steps.is_some()
+            || self.learning_rate.is_some()
+            || self.frequencies.is_some()
+            || self.init == Init::Noise;
+        if self.method == Method::Auto && table && !optimizes {
+            self.method = Method::Herding;
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_chosen_from_unless_something_asks_for_an_optimizer() {
+        let method = |options: Options, table| options.automatic(table).method;
+        let plain = Options::default();
+        assert_eq!(method(plain.clone(), true), Method::Herding);
+        assert_eq!(method(plain.clone(), false), Method::Auto);
+        assert_eq!(method(Options { steps: Some(5), ..plain.clone() }, true), Method::Auto);
+        assert_eq!(method(Options { init: Init::Noise, ..plain.clone() }, true), Method::Auto);
+        assert_eq!(method(Options { method: Method::Mean, ..plain }, true), Method::Mean);
+    }
+}
