@@ -1,4 +1,5 @@
 mod cli;
 mod schemas;
+mod slt;
 mod sql;
 mod support;
