@@ -300,7 +300,10 @@ mod tests {
 
     #[test]
     fn the_values_of_a_choice_are_offered_in_quotes() {
-        assert_eq!(at_end("SELECT * FROM distill(t, method => "), ["'auto'", "'characteristic'", "'mean'"]);
+        assert_eq!(
+            at_end("SELECT * FROM distill(t, method => "),
+            ["'auto'", "'characteristic'", "'herding'", "'k_center'", "'k_means'", "'mean'", "'random'"]
+        );
         assert_eq!(at_end("SELECT * FROM distill(t, ipc => "), [""; 0]);
     }
 

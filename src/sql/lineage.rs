@@ -35,16 +35,17 @@ pub(super) async fn schema_with_metadata(
         }
     }
 
-    // For each column: the schema it comes from, and its name there.
-    let own = Arc::new(schema.clone());
+    // For each column: the schema it comes from, and its name there. A column that was computed comes from none, though it may be
+    // named like one that does.
+    let (own, none) = (Arc::new(schema.clone()), Arc::new(Schema::empty()));
     let origins: Vec<(SchemaRef, String)> = (0..schema.fields().len())
         .map(|i| {
-            origin(plan, i)
-                .and_then(|(scan, name)| {
-                    let at = scans.iter().position(|(s, _)| s == scan)?;
-                    Some((Arc::clone(footers.get(&at)?), name))
-                })
-                .unwrap_or_else(|| (Arc::clone(&own), schema.field(i).name().clone()))
+            let Some((scan, name)) = origin(plan, i) else { return (Arc::clone(&none), String::new()) };
+            let footer = scans.iter().position(|(s, _)| s == scan).and_then(|at| footers.get(&at));
+            match footer {
+                Some(footer) => (Arc::clone(footer), name),
+                None => (Arc::clone(&own), schema.field(i).name().clone()),
+            }
         })
         .collect();
 

@@ -78,7 +78,8 @@ fn plan(call: Call, state: &SessionState, job: &str, context: &mut dyn RelationP
     let Arguments { source, options } = arguments(call, state, context)?;
     let (input, name) = plan_source(source, state, job, context)?;
     check_source(&input, span)?;
-    let table = block_on(DistillTable::try_new(state, input, name, options)).map_err(|e| at(e, span))?;
+    let table =
+        block_on(DistillTable::try_new(state, input, name, options, job.to_string())).map_err(|e| at(e, span))?;
     LogicalPlanBuilder::scan(NAME, provider_as_source(Arc::new(table)), None)?.build()
 }
 

@@ -23,7 +23,7 @@ use super::locate::Locator;
 use super::peek::{first_shape, hints};
 use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
-use super::source::{fingerprint, scans};
+use super::source::{fingerprint, forget_files, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
@@ -36,18 +36,21 @@ use crate::rows::{Layout, with_weight_column};
 #[derive(Debug)]
 pub(super) struct DistillTable {
     job: Arc<Job>,
+    /// The job's name, unique in the process.
+    name: String,
     /// The source, projected to the features, then the label.
     input: LogicalPlan,
     schema: SchemaRef,
 }
 
 impl DistillTable {
-    /// Finds the columns' roles; `name` is the source's name in messages.
+    /// Finds the columns' roles; `name` is the source's name in messages, `job_name` that of the job, under which its files were listed.
     pub(super) async fn try_new(
         state: &SessionState,
         source: LogicalPlan,
         name: String,
         options: Options,
+        job_name: String,
     ) -> Result<Self> {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
@@ -68,7 +71,7 @@ impl DistillTable {
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
         let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
-        Ok(Self { job, input, schema })
+        Ok(Self { job, name: job_name, input, schema })
     }
 
     /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
@@ -123,6 +126,7 @@ impl TableProvider for DistillTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        forget_files(state.runtime_env(), &self.name)?;
         let extract = Arc::new(self.extract(state).await?);
         let merged = union_by_class(extract, state.config().target_partitions())?;
         let distill =

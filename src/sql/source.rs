@@ -11,6 +11,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::object_store::ObjectMeta;
@@ -44,7 +45,7 @@ fn format_of(extension: &str) -> Option<&'static str> {
 pub(super) async fn open_files(state: &SessionState, text: &str, job: &str) -> Result<LogicalPlan> {
     let url = ListingTableUrl::parse(text)
         .map_err(|e| plan_datafusion_err!("'{text}' is neither a table nor a path: {}", e.strip_backtrace()))?
-        .with_table_ref(TableReference::bare(format!("distill-{job}")));
+        .with_table_ref(table_ref(job));
     let store = state.runtime_env().object_store(&url).map_err(|_| {
         plan_datafusion_err!(
             "'{text}': no object store is registered for {}; register one with SessionContext::register_object_store, or \
@@ -80,6 +81,19 @@ pub(super) async fn open_files(state: &SessionState, text: &str, job: &str) -> R
         .map_err(|e| plan_datafusion_err!("'{text}' can't be read: {}", e.strip_backtrace()))?;
     let table = ListingTable::try_new(config)?;
     LogicalPlanBuilder::scan(TableReference::bare(text), provider_as_source(Arc::new(table)), None)?.build()
+}
+
+/// The name under which the listings of a job's files are kept.
+fn table_ref(job: &str) -> TableReference {
+    TableReference::bare(format!("distill-{job}"))
+}
+
+/// Forgets which files `job` has found: a view plans once and runs its job each time it is read.
+pub(super) fn forget_files(runtime: &RuntimeEnv, job: &str) -> Result<()> {
+    match runtime.cache_manager.get_list_files_cache() {
+        Some(cache) => cache.drop_table_entries(&table_ref(job)),
+        None => Ok(()),
+    }
 }
 
 /// The extension of the files to read: a file's own, a glob's own, `parquet` in a directory.

@@ -61,7 +61,7 @@ async fn a_view_runs_the_job_when_it_is_read() {
     let again = rows(&ctx, &format!("SELECT label FROM distill(v, ipc => 1, {SMALL})")).await.unwrap();
     assert_eq!(ints(&again, "label"), [0, 1, 2]);
     let plan = explained(&ctx, "SELECT label FROM v", "").await;
-    insta::assert_snapshot!(plan.lines().next().unwrap(), @"");
+    insta::assert_snapshot!(plan.lines().next().unwrap(), @"DistillExec: source=table t, ipc=2, method=auto, steps=2, seed=0, roles=[image: feature (Hugging Face Image), label: label (Hugging Face ClassLabel with 3 names), id: carried (neither label nor feature: NULL in the synthetic rows)]");
 }
 
 #[tokio::test]
