@@ -1,17 +1,22 @@
 //! A command line flows in, SQL or library calls flow out.
 
 mod beside;
+mod complete;
 mod evaluate;
 mod failure;
 mod flags;
+mod history;
 mod inspect;
 mod interrupt;
+mod line;
 mod progress;
 mod read;
 mod run;
 mod session;
 mod sheet;
+mod shell;
 mod sql;
+mod statements;
 mod table;
 mod usage;
 
@@ -52,7 +57,7 @@ struct Cli {
 enum Command {
     /// Distil a source into a Parquet file.
     Run(run::RunArgs),
-    /// Run SQL statements, among them `SELECT * FROM distill('train.parquet', ipc => 10)`.
+    /// Run SQL statements, among them `SELECT * FROM distill('train.parquet', ipc => 10)`; on a terminal, a shell.
     Sql(sql::SqlArgs),
     /// Train fresh networks on a file and report their accuracy on test rows.
     Evaluate(evaluate::EvaluateArgs),
@@ -66,7 +71,7 @@ pub fn main() -> ExitCode {
     log_to_stderr(cli.verbose, cli.quiet);
     let done = match cli.command {
         Command::Run(args) => run::run(args, cli.quiet),
-        Command::Sql(args) => sql::sql(args),
+        Command::Sql(args) => sql::sql(args, cli.quiet),
         Command::Evaluate(args) => evaluate::evaluate(args, cli.quiet),
         Command::Inspect(args) => inspect::inspect(args, cli.quiet),
     };
