@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use datafusion::common::Statistics;
 use datafusion::common::cast::as_struct_array;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -17,7 +19,7 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, 
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
-    Partitioning, PlanProperties, ReplaceChildrenOptions, project_schema,
+    Partitioning, PlanProperties, ReplaceChildrenOptions, StatisticsArgs, project_schema,
 };
 use futures::{StreamExt, TryStreamExt};
 
@@ -26,7 +28,7 @@ use super::fold::{no_rows, too_many_classes};
 use super::job::{CLASS, CancelOnDrop, Job, SKETCH, only_child};
 use super::progress::{Event, Notify};
 use crate::arrow::compute::SortOptions;
-use crate::arrow::datatypes::SchemaRef;
+use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::rows::{self, Label};
@@ -75,6 +77,19 @@ impl DistillExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// About how many rows come out, where the classes are known before the rows are.
+    ///
+    /// Never exact: a class that is named may have no row, a label may have no name; and `SELECT count(*)` would be
+    /// answered from an exact number without running the job, and so without its errors.
+    fn expected_rows(&self) -> Precision<usize> {
+        let (layout, options) = (&self.job.layout, &self.job.options);
+        let kept = layout.classes(options).ok().flatten().map(|classes| classes.len());
+        let named = || layout.class_names.as_ref().map(Vec::len);
+        let boolean = || (*self.job.label_type() == DataType::Boolean).then_some(2);
+        let classes = kept.or_else(named).or_else(boolean);
+        classes.map_or(Precision::Absent, |classes| Precision::Inexact(classes * options.ipc))
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -137,6 +152,10 @@ impl ExecutionPlan for DistillExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(self.expected_rows())))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

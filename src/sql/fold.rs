@@ -128,7 +128,6 @@ impl Fold {
     /// Folds all of `input`, then returns its sketches, smallest label first.
     pub(super) async fn run(self, mut input: SendableRecordBatchStream) -> datafusion::error::Result<Vec<RecordBatch>> {
         let cancel = CancelOnDrop::default();
-        let notify = Notify::of(&self.context);
         let reservation = MemoryConsumer::new("Distill").register(self.context.memory_pool());
         let mut state = State::default();
         let mut tools = None;
@@ -138,21 +137,18 @@ impl Fold {
             self.check_classes(&state, &batch)?;
             for slice in self.job.slices(&batch) {
                 let count = slice.num_rows() as u64;
-                let rows;
-                (state, rows) = match self.fold(slice, first_row, state, &mut tools, &reservation, &cancel).await {
+                state = match self.fold(slice, first_row, state, &mut tools, &reservation, &cancel).await {
                     Ok(folded) => folded,
                     Err(error) => return Err(self.located(error).await),
                 };
                 first_row += count;
-                let sketched = self.shared.sketched.fetch_add(rows, Ordering::Relaxed) + rows;
-                notify.send(Event::Sketched { rows: sketched });
             }
         }
         drop(input);
         self.emit(state, tools, &reservation).await
     }
 
-    /// Decodes and folds one slice; the rows folded.
+    /// Decodes and folds one slice.
     async fn fold(
         &self,
         slice: RecordBatch,
@@ -161,12 +157,12 @@ impl Fold {
         tools: &mut Option<Arc<Tools>>,
         reservation: &MemoryReservation,
         cancel: &CancelOnDrop,
-    ) -> Result<(State, u64)> {
+    ) -> Result<State> {
         let known = self.shared.shape.get().copied();
         let rows = self.decode(slice.clone(), known, first_row).await?;
         self.metrics.rows_skipped.add(rows.skipped as usize);
         if rows.is_empty() {
-            return Ok((state, 0));
+            return Ok(state);
         }
         let shape = *self.shared.shape.get_or_init(|| rows.shape);
         if rows.shape != shape {
@@ -181,22 +177,24 @@ impl Fold {
         let working = working_bytes(&header.recipe, header.frequencies, self.job.threads());
         self.reserve(reservation, &state, working)?;
 
-        let count = rows.len() as u64;
-        let cancel = cancel.flag();
+        let count = rows.len();
+        let (cancel, shared, notify) = (cancel.flag(), Arc::clone(&self.shared), Notify::of(&self.context));
         let (state, times) = self
             .job
             .run(move || {
                 let positions = state.positions(&tools.sketcher, &rows.labels);
                 let times = tools.sketcher.fold(&rows, &positions, &mut state.sketches, &cancel)?;
                 state.weigh(positions.into_iter().collect::<BTreeSet<_>>());
+                let sketched = shared.sketched.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+                notify.send(Event::Sketched { rows: sketched });
                 Ok((state, times))
             })
             .await?;
-        self.metrics.rows_sketched.add(count as usize);
+        self.metrics.rows_sketched.add(count);
         self.metrics.extract.add_duration(times.extract);
         self.metrics.sketch.add_duration(times.sketch);
         self.reserve(reservation, &state, 0)?;
-        Ok((state, count))
+        Ok(state)
     }
 
     async fn decode(&self, slice: RecordBatch, expected: Option<Shape>, first_row: u64) -> Result<Rows> {

@@ -207,3 +207,29 @@ impl Drop for CancelOnDrop {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_runs_on_the_jobs_own_threads_and_a_panic_in_it_is_an_error() {
+        let options = Options { threads: Some(2), ..Default::default() };
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("image", DataType::Binary, true),
+            Field::new("label", DataType::Int64, true),
+        ]));
+        let job = Job::new(Layout::infer(&schema, &options).unwrap(), options, "t".into()).unwrap();
+        let name = || std::thread::current().name().map(str::to_string);
+        let names =
+            job.run(move || Ok((0..256).into_par_iter().map(|_| name()).collect::<BTreeSet<_>>())).await.unwrap();
+        let own: BTreeSet<_> = ["distill-0", "distill-1"].map(|name| Some(name.to_string())).into();
+        assert!(!names.is_empty() && names.is_subset(&own), "{names:?}");
+        assert_eq!(job.workers().unwrap().current_num_threads(), 2);
+
+        let error = job.run::<()>(|| panic!("boom")).await.unwrap_err();
+        assert!(error.to_string().contains("distill panicked, please report it: boom"), "{error}");
+    }
+}

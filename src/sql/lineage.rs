@@ -35,27 +35,37 @@ pub(super) async fn schema_with_metadata(
         }
     }
 
-    // For each column: the schema it comes from, and its name there.
-    let own = Arc::new(schema.clone());
-    let origins: Vec<(SchemaRef, String)> = (0..schema.fields().len())
-        .map(|i| {
-            origin(plan, i)
-                .and_then(|(scan, name)| {
-                    let at = scans.iter().position(|(s, _)| s == scan)?;
-                    Some((Arc::clone(footers.get(&at)?), name))
-                })
-                .unwrap_or_else(|| (Arc::clone(&own), schema.field(i).name().clone()))
+    // For each column: the schema it comes from, and its name there. A column that is computed comes from none, even if it is
+    // named like one that does.
+    let none = Arc::new(Schema::empty());
+    let traced: Vec<Option<(&TableScan, String)>> = (0..schema.fields().len()).map(|i| origin(plan, i)).collect();
+    let found = |scan: &TableScan| scans.iter().position(|(s, _)| s == scan);
+    let origins: Vec<(SchemaRef, String)> = traced
+        .iter()
+        .map(|traced| match traced {
+            Some((scan, name)) => {
+                let footer = found(scan).and_then(|at| footers.get(&at)).cloned();
+                (footer.unwrap_or_else(|| scan.source.schema()), name.clone())
+            }
+            None => (Arc::clone(&none), String::new()),
         })
         .collect();
+    // The values of Hive partitions are in the paths, never NULL; the synthetic rows have no path.
+    let is_partition = |traced: &Option<(&TableScan, String)>| {
+        let Some((scan, name)) = traced else { return false };
+        let files = found(scan).and_then(|at| scans[at].1.as_ref());
+        files.is_some_and(|f| f.options.table_partition_cols.iter().any(|(column, _)| column == name))
+    };
 
     let fields: Vec<Field> = schema
         .fields()
         .iter()
-        .zip(&origins)
-        .map(|(field, (from, name))| {
+        .zip(origins.iter().zip(&traced))
+        .map(|(field, ((from, name), traced))| {
             let mut metadata = from.field_with_name(name).map(|f| f.metadata().clone()).unwrap_or_default();
             metadata.extend(field.metadata().clone());
-            field.as_ref().clone().with_metadata(metadata)
+            let nullable = field.is_nullable() || is_partition(traced);
+            field.as_ref().clone().with_metadata(metadata).with_nullable(nullable)
         })
         .collect();
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result};
@@ -153,7 +154,7 @@ fn option_value(
         return Err(plan_error(message, span));
     }
     let shown = value.to_string();
-    let scalar = constant(value, state, context)
+    let scalar = constant(value, &format!("option '{name}'"), state, context)
         .map_err(|e| at(e, span))?
         .ok_or_else(|| plan_error(format!("option '{name}': expected a constant, found {shown}"), span))?;
     from_scalar(&scalar).ok_or_else(|| {
@@ -161,14 +162,26 @@ fn option_value(
     })
 }
 
-/// The constant that `expr` folds to; `None` if it doesn't.
+/// The constant that `expr` folds to; `None` if it doesn't. A parameter is an error of `subject`.
 fn constant(
     expr: ast::Expr,
+    subject: &str,
     state: &SessionState,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Option<ScalarValue>> {
     let schema = DFSchema::empty();
+    let span = expr.span();
     let expr = context.sql_to_expr(expr, &schema)?;
+    let mut parameter = None;
+    expr.apply(|node| {
+        if let Expr::Placeholder(placeholder) = node {
+            parameter = Some(placeholder.id.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if let Some(name) = parameter {
+        return Err(plan_error(has_parameter(subject, &name), span));
+    }
     let fold =
         ExprSimplifier::new(SimplifyContext::builder().with_config_options(Arc::clone(state.config_options())).build());
     Ok(match fold.simplify(fold.coerce(expr, &schema)?)? {
@@ -237,7 +250,11 @@ fn plan_source(
         },
         other => {
             let shown = other.to_string();
-            match constant(other, state, context).map_err(|e| at(e, span))?.as_ref().and_then(from_scalar) {
+            match constant(other, "distill: its source", state, context)
+                .map_err(|e| at(e, span))?
+                .as_ref()
+                .and_then(from_scalar)
+            {
                 Some(Value::Text(text)) => plan_text(text, span, state, job, context),
                 _ => Err(plan_error(format!("distill: '{shown}' is not a source; {USAGE}"), span)),
             }
@@ -307,6 +324,10 @@ fn table_factor(name: ObjectName, args: Option<TableFunctionArgs>) -> TableFacto
     }
 }
 
+fn has_parameter(subject: &str, name: &str) -> String {
+    format!("{subject} has the parameter {name}; write the value, since the call is planned before parameters have one")
+}
+
 /// Refuses sources that can't be planned by themselves: the job runs as one, whatever the query around it does.
 fn check_source(input: &LogicalPlan, span: Span) -> Result<()> {
     let outer = input.all_out_ref_exprs();
@@ -314,9 +335,7 @@ fn check_source(input: &LogicalPlan, span: Span) -> Result<()> {
         return Err(plan_error(format!("distill: its source can't refer to {column} of the query around it"), span));
     }
     if let Some(name) = input.get_parameter_names()?.into_iter().min() {
-        let message =
-            format!("distill: its source has the parameter {name}; write the value, since the source is planned first");
-        return Err(plan_error(message, span));
+        return Err(plan_error(has_parameter("distill: its source", &name), span));
     }
     let mut names = HashSet::new();
     if let Some(twice) = input.schema().fields().iter().find(|f| !names.insert(f.name())) {

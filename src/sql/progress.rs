@@ -19,7 +19,7 @@ pub enum Event {
     Step(Progress),
 }
 
-/// What to call for each [`Event`], on whatever thread it happens; set it as an extension of the session's configuration:
+/// What to call for each [`Event`], on the job's thread that it happens on; set it as an extension of the session's configuration:
 ///
 /// ```
 /// use std::sync::Arc;

@@ -7,6 +7,8 @@ mod failures;
 mod memory;
 mod output;
 mod plans;
+mod queries;
 mod settings;
 mod sources;
+mod threads;
 mod union_agg;

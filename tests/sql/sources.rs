@@ -1,6 +1,6 @@
 //! What can be distilled: files of every kind, tables, views, queries.
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::prelude::SessionContext;
 
 use crate::support::*;
@@ -42,6 +42,47 @@ async fn csv_json_and_arrow_files_are_sources() {
     rows(&ctx, &format!("COPY (SELECT label, 1 AS x FROM n) TO '{}' STORED AS CSV", path("n.csv"))).await.unwrap();
     let message = message(&ctx, &format!("SELECT * FROM distill('{}')", path("n.csv"))).await;
     assert!(message.contains('x') && message.contains("label"), "{message}");
+    // A query makes a list of its columns.
+    ctx.register_csv("c", path("n.csv"), Default::default()).await.unwrap();
+    let query = format!(
+        "SELECT * FROM distill((SELECT make_array(x, x + 1) AS x, label FROM c), ipc => 1, ranges => '0,9', {SMALL})"
+    );
+    assert_eq!(rows(&ctx, &query).await.unwrap().num_rows(), 2);
+}
+
+#[tokio::test]
+async fn hive_partitions_are_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    for day in ["mon", "tue"] {
+        let folder = dir.path().join(format!("day={day}"));
+        std::fs::create_dir(&folder).unwrap();
+        write_parquet(folder.join("part.parquet"), &pictures(24, 3));
+    }
+    let (ctx, source) = (session(), format!("'{}'", dir.path().to_str().unwrap()));
+    assert_eq!(labels(&ctx, &source).await, [0, 1, 2]);
+    let carried = rows(&ctx, &format!("SELECT * FROM distill({source}, ipc => 1, {SMALL})")).await.unwrap();
+    assert_eq!(carried.column_by_name("day").unwrap().null_count(), 3);
+    // A column like the others: it may be the label.
+    let query = format!("SELECT CAST(day AS VARCHAR) AS day FROM distill({source}, label => 'day', ipc => 1, {SMALL})");
+    insta::assert_snapshot!(shown(&ctx, &query).await, @r"
+    +-----+
+    | day |
+    +-----+
+    | mon |
+    | tue |
+    +-----+
+    ");
+}
+
+#[tokio::test]
+async fn a_view_keeps_the_files_that_it_was_made_with_as_its_provenance_does() {
+    let (dir, _) = train();
+    let ctx = session();
+    let call = format!("distill('{}/*.parquet', ipc => 1, {SMALL})", dir.path().to_str().unwrap());
+    rows(&ctx, &format!("CREATE VIEW v AS SELECT label FROM {call}")).await.unwrap();
+    write_parquet(dir.path().join("more.parquet"), &pictures_of(vec![Some(png(1, 1, 8))], vec![Some(7)]));
+    assert_eq!(ints(&rows(&ctx, "SELECT label FROM v").await.unwrap(), "label"), [0, 1, 2]);
+    assert_eq!(ints(&rows(&ctx, &format!("SELECT label FROM {call}")).await.unwrap(), "label"), [0, 1, 2, 7]);
 }
 
 #[tokio::test]
