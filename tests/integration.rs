@@ -1,3 +1,4 @@
 mod cli;
+mod slt;
 mod sql;
 mod support;
