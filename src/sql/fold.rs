@@ -15,6 +15,7 @@ use super::job::{CancelOnDrop, Job, MAX_CLASSES};
 use super::locate::Locator;
 use super::profile_exec;
 use super::progress::{Event, Notify};
+use crate::arrow::compute::concat_batches;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
@@ -132,9 +133,27 @@ impl Fold {
         let mut state = State::default();
         let mut tools = None;
         let mut first_row = 0;
-        while let Some(batch) = input.next().await.transpose()? {
-            self.metrics.rows_read.add(batch.num_rows());
-            self.check_classes(&state, &batch)?;
+        // Batches may be as short as one row (of a nested loop join), and a micro-batch costs the same however empty it is.
+        let (mut waiting, mut rows) = (vec![], 0);
+        loop {
+            let next = input.next().await.transpose()?;
+            let ended = next.is_none();
+            if let Some(batch) = next {
+                self.metrics.rows_read.add(batch.num_rows());
+                self.check_classes(&state, &batch)?;
+                rows += batch.num_rows();
+                waiting.push(batch);
+                if rows < self.job.slice_rows() {
+                    continue;
+                }
+            }
+            let batch = match &waiting[..] {
+                [] => break,
+                [one] => one.clone(),
+                several => concat_batches(&several[0].schema(), several)?,
+            };
+            waiting.clear();
+            rows = 0;
             for slice in self.job.slices(&batch) {
                 let count = slice.num_rows() as u64;
                 state = match self.fold(slice, first_row, state, &mut tools, &reservation, &cancel).await {
@@ -142,6 +161,9 @@ impl Fold {
                     Err(error) => return Err(self.located(error).await),
                 };
                 first_row += count;
+            }
+            if ended {
+                break;
             }
         }
         drop(input);

@@ -83,9 +83,14 @@ impl Job {
         }
     }
 
+    /// Rows that are decoded at a time: a micro-batch for each thread.
+    pub(super) fn slice_rows(&self) -> usize {
+        MICRO_BATCH * self.threads()
+    }
+
     /// `batch` in slices of as many micro-batches as there are threads to take one each: what is decoded at a time.
     pub(super) fn slices(&self, batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + Send + use<> {
-        let (batch, step) = (batch.clone(), MICRO_BATCH * self.threads());
+        let (batch, step) = (batch.clone(), self.slice_rows());
         let starts = (0..batch.num_rows()).step_by(step);
         starts.map(move |start| batch.slice(start, step.min(batch.num_rows() - start)))
     }

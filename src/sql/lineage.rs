@@ -53,10 +53,13 @@ pub(super) async fn schema_with_metadata(
         .fields()
         .iter()
         .zip(&origins)
-        .map(|(field, (from, name))| {
+        .enumerate()
+        .map(|(i, (field, (from, name)))| {
             let mut metadata = from.field_with_name(name).map(|f| f.metadata().clone()).unwrap_or_default();
             metadata.extend(field.metadata().clone());
-            field.as_ref().clone().with_metadata(metadata)
+            // Every file has a value of its folders' names, but a synthetic row stands in no folder.
+            let nullable = field.is_nullable() || is_partition(plan, i, scans);
+            field.as_ref().clone().with_metadata(metadata).with_nullable(nullable)
         })
         .collect();
 
@@ -71,6 +74,14 @@ pub(super) async fn schema_with_metadata(
         None => metadata.remove(HUGGINGFACE),
     };
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+}
+
+/// Whether output column `index` of `plan` comes from the names of folders (`day=1/`).
+fn is_partition(plan: &LogicalPlan, index: usize, scans: &[(TableScan, Option<Files>)]) -> bool {
+    origin(plan, index).is_some_and(|(scan, name)| {
+        let files = scans.iter().filter(|(s, _)| s == scan).filter_map(|(_, files)| files.as_ref());
+        files.flat_map(|f| &f.options.table_partition_cols).any(|(partition, _)| *partition == name)
+    })
 }
 
 /// The Hugging Face note for `fields`: the original text if all of its features are still there under their names.

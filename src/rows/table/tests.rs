@@ -14,8 +14,10 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::options::{Curve, OnNull, Options};
 use crate::rows::{Decoder, Layout, Profile, encode};
 
+type Kind = fn(Vec<Option<i16>>) -> ArrayRef;
+
 /// Columns of every kind, each from whole numbers and whether they are there.
-const KINDS: [fn(Vec<Option<i16>>) -> ArrayRef; 10] = [
+const KINDS: [Kind; 10] = [
     |v| Arc::new(Int64Array::from_iter(v.into_iter().map(|v| v.map(i64::from)))),
     |v| Arc::new(Int16Array::from_iter(v)),
     |v| Arc::new(UInt8Array::from_iter(v.into_iter().map(|v| v.map(|v| v as u8)))),
