@@ -323,16 +323,6 @@ fn declared_categories(layout: &Layout, column: usize, values: &[String]) -> Res
     values.iter().map(one).collect::<Result<BTreeSet<_>>>().map(|set| set.into_iter().collect())
 }
 
-impl ColumnProfile {
-    /// Distinct categories so far, where they are counted.
-    pub fn categories(&self) -> Option<usize> {
-        match self {
-            Self::Category(values) => Some(values.len()),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
