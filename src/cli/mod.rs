@@ -67,6 +67,7 @@ enum Command {
 
 /// Runs the command with the process's arguments.
 pub fn main() -> ExitCode {
+    keep_candle_to_one_thread();
     let cli = Cli::parse();
     log_to_stderr(cli.verbose, cli.quiet);
     let done = match cli.command {
@@ -76,6 +77,15 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, cli.quiet),
     };
     done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+/// candle's element-wise operations have threads of their own, which wait in a loop for the next one: beside the kernels' threads they would take
+/// cores from them, and `--threads` wouldn't bound them.
+fn keep_candle_to_one_thread() {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: the first thing that the process does, when it has no other thread that could read the environment.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
 }
 
 fn log_to_stderr(verbose: u8, quiet: bool) {

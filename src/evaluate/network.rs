@@ -91,11 +91,12 @@ impl Network {
             (NetworkKind::ConvNet, Shape::Picture { channels, height, width: w }) => {
                 let input = [channels, height, w];
                 let depth = depth.unwrap_or_else(|| ConvNet::default_depth(input));
-                let mut net = ConvNet::random(input, width, depth, rng, device)?;
-                for (weight, affine) in &mut net.blocks {
-                    *weight = variable(weight, &mut variables)?;
-                    *affine = variable(affine, &mut variables)?;
+                let net = ConvNet::random(input, width, depth, rng, device)?;
+                let mut blocks = vec![];
+                for (weight, affine) in net.blocks() {
+                    blocks.push((variable(weight, &mut variables)?, variable(affine, &mut variables)?));
                 }
+                let net = ConvNet::new(input, blocks);
                 let features = net.feature_len();
                 (Body::Convolutional(net), features)
             }
@@ -127,10 +128,10 @@ impl Network {
     pub(super) fn frozen(&self) -> Self {
         let still = |l: &Linear| Linear::new(l.weight().detach(), l.bias().map(Tensor::detach));
         let body = match &self.body {
-            Body::Convolutional(net) => Body::Convolutional(ConvNet {
-                blocks: net.blocks.iter().map(|(weight, affine)| (weight.detach(), affine.detach())).collect(),
-                input: net.input,
-            }),
+            Body::Convolutional(net) => {
+                let blocks = net.blocks().iter().map(|(weight, affine)| (weight.detach(), affine.detach())).collect();
+                Body::Convolutional(ConvNet::new(net.input(), blocks))
+            }
             Body::Layers(layers) => Body::Layers(layers.iter().map(still).collect()),
         };
         Self { body, head: still(&self.head), variables: vec![] }

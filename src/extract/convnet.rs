@@ -1,6 +1,7 @@
 //! Pictures flow in, the flattened features of the field's ConvNet flow out.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha12Rng;
@@ -8,17 +9,18 @@ use rand_chacha::ChaCha12Rng;
 use crate::error::{Error, Result};
 use crate::extract::row_wise::in_chunks;
 use crate::extract::weights::{count, name_under, take, uniform};
-use crate::kernels::{Wants, conv_block};
+use crate::kernels::{Arena, ConvStack, Wants, conv_block};
 
 /// ConvNet-D of DC, DM, MTT and NCFM: `depth` blocks of conv3x3, instance norm, ReLU and 2x2 average pool, `width` channels each;
 /// the first convolution is padded by 3 for one-channel pictures (28x28 becomes 32x32), by 1 otherwise. The convolutions
 /// have no bias: instance norm would remove it.
 #[derive(Clone, Debug)]
 pub struct ConvNet {
-    /// A block's `(weight [width, in, 3, 3], affine [2, width])`.
-    pub blocks: Vec<(Tensor, Tensor)>,
-    /// `[channels, height, width]` of the input.
-    pub input: [usize; 3],
+    blocks: Vec<(Tensor, Tensor)>,
+    input: [usize; 3],
+    /// The blocks packed for the CPU, when they were first used frozen.
+    packed: OnceLock<Arc<ConvStack>>,
+    arena: Arc<Arena>,
 }
 
 /// The padding of block `n`.
@@ -27,6 +29,29 @@ fn padding(input: [usize; 3], n: usize) -> usize {
 }
 
 impl ConvNet {
+    /// A network of blocks `(weight [width, in, 3, 3], affine [2, width])` for pictures `input` `[channels, height, width]`.
+    ///
+    /// Used frozen (without [`Wants::weights`]) on a CPU, it keeps a packed copy of the weights: variables that are changed afterwards need a new
+    /// network.
+    pub fn new(input: [usize; 3], blocks: Vec<(Tensor, Tensor)>) -> Self {
+        Self { blocks, input, packed: OnceLock::new(), arena: Arc::default() }
+    }
+
+    /// The same network with scratch memory from `arena`, which networks can share.
+    pub fn with_arena(self, arena: Arc<Arena>) -> Self {
+        Self { arena, ..self }
+    }
+
+    /// A block's `(weight [width, in, 3, 3], affine [2, width])`.
+    pub fn blocks(&self) -> &[(Tensor, Tensor)] {
+        &self.blocks
+    }
+
+    /// `[channels, height, width]` of the input.
+    pub fn input(&self) -> [usize; 3] {
+        self.input
+    }
+
     /// The depth that the field gives a picture of this size: 3 from 24 to 47 pixels (padding counted), one more each
     /// doubling, one less each halving, at least 1.
     pub fn default_depth(input: [usize; 3]) -> usize {
@@ -74,7 +99,7 @@ impl ConvNet {
             let affine = [vec![1f32; width], vec![0f32; width]].concat();
             blocks.push((weight, Tensor::from_vec(affine, (2, width), device)?));
         }
-        Ok(Self { blocks, input })
+        Ok(Self::new(input, blocks))
     }
 
     /// Weights by the names `blocks.N.weight` and `blocks.N.affine` under `prefix` (`extractors.0`; empty: none); as many blocks as there are names,
@@ -91,7 +116,7 @@ impl ConvNet {
             let affine = take(tensors, &name("affine"), &[Some(2), width])?;
             blocks.push((weight, affine));
         }
-        let net = Self { blocks, input };
+        let net = Self::new(input, blocks);
         Self::feature_len_of(input, net.width(), depth)?;
         Ok(net)
     }
@@ -116,11 +141,22 @@ impl ConvNet {
     /// `x` `[batch, channels, height, width]` to features `[batch, feature_len]`, differentiable as `wants` says. Row-wise: a row's features don't
     /// depend on the rest of the batch.
     pub fn forward(&self, x: &Tensor, wants: Wants) -> Result<Tensor> {
-        if matches!(x.device(), Device::Cpu) || wants.weights {
+        if wants.weights {
             Ok(self.through(x, wants)?)
+        } else if matches!(x.device(), Device::Cpu) {
+            let x = if wants.input { x.clone() } else { x.detach() };
+            Ok(self.packed()?.forward(&x, wants.parallel)?)
         } else {
             Ok(in_chunks(x, |x| self.through(x, wants))?)
         }
+    }
+
+    fn packed(&self) -> Result<&Arc<ConvStack>> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed);
+        }
+        let stack = ConvStack::new(self.input, &self.blocks, |n| padding(self.input, n), self.arena.clone())?;
+        Ok(self.packed.get_or_init(|| Arc::new(stack)))
     }
 
     fn through(&self, x: &Tensor, wants: Wants) -> candle_core::Result<Tensor> {
@@ -128,7 +164,7 @@ impl ConvNet {
         for (n, (weight, affine)) in self.blocks.iter().enumerate() {
             // Behind the first block, gradients for the weights before flow through the input.
             let input = wants.input || (n > 0 && wants.weights);
-            x = conv_block(&x, weight, affine, padding(self.input, n), Wants { input, ..wants })?;
+            x = conv_block(&x, weight, affine, padding(self.input, n), Wants { input, ..wants }, &self.arena)?;
         }
         x.flatten_from(1)
     }
@@ -191,10 +227,11 @@ mod tests {
 
     #[test]
     fn all_variables_of_a_network_get_gradients() {
-        let mut net = net([3, 8, 8], 8, 2);
+        let net = net([3, 8, 8], 8, 2);
         let vars: Vec<Var> =
             net.blocks.iter().flat_map(|(w, a)| [w, a]).map(|t| Var::from_tensor(t).unwrap()).collect();
-        net.blocks = vars.chunks(2).map(|v| (v[0].as_tensor().clone(), v[1].as_tensor().clone())).collect();
+        let blocks = vars.chunks(2).map(|v| (v[0].as_tensor().clone(), v[1].as_tensor().clone())).collect();
+        let net = ConvNet::new([3, 8, 8], blocks);
         let wants = Wants { weights: true, ..Wants::default() };
         let loss = net.forward(&pictures(4, [3, 8, 8]), wants).unwrap().sqr().unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();

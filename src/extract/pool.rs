@@ -1,6 +1,7 @@
 //! A recipe flows in, a pool of frozen, fingerprinted extractors flows out.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
 use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
-use crate::kernels::{Transform, Wants};
+use crate::kernels::{Arena, Transform, Wants};
 use crate::options::{Network, Options};
 use crate::random::stream;
 use crate::rows::Shape;
@@ -194,7 +195,7 @@ impl Net {
     /// Width and depth; of Fourier features, which have one layer, the depth that the recipe gives MLPs beside them.
     fn size(&self, recipe: &PoolRecipe) -> (usize, usize) {
         match self {
-            Net::Conv(net) => (net.width(), net.blocks.len()),
+            Net::Conv(net) => (net.width(), net.blocks().len()),
             Net::Mlp(net) => (net.feature_len(), net.layers.len()),
             Net::Fourier(net) => (net.feature_len(), recipe.depth),
         }
@@ -230,8 +231,14 @@ impl Pool {
                 (nets, file.header.map_or(0, |h| h.transform_seed))
             }
         };
+        // One after the other or a few at once: they share scratch memory.
+        let arena = Arc::<Arena>::default();
         let mut members = vec![];
         for (n, net) in nets.into_iter().enumerate() {
+            let net = match net {
+                Net::Conv(net) => Net::Conv(net.with_arena(arena.clone())),
+                net => net,
+            };
             let transform = match recipe.shape {
                 Shape::Picture { channels, height, width } if recipe.augment != "none" => {
                     let rng = &mut stream(transform_seed, &format!("transform {n}"));
@@ -308,12 +315,12 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
         let prefix = format!("extractors.{n}");
         let net = match recipe.input_shape() {
             Shape::Picture { channels, height, width } => {
-                let mut net =
-                    ConvNet::from_tensors([channels, height, width], &file.tensors, &prefix).map_err(in_file)?;
-                for (weight, affine) in &mut net.blocks {
-                    (*weight, *affine) = (weight.to_device(device)?, affine.to_device(device)?);
-                }
-                Net::Conv(net)
+                let input = [channels, height, width];
+                let net = ConvNet::from_tensors(input, &file.tensors, &prefix).map_err(in_file)?;
+                let to_device = |(weight, affine): &(Tensor, Tensor)| -> Result<_> {
+                    Ok((weight.to_device(device)?, affine.to_device(device)?))
+                };
+                Net::Conv(ConvNet::new(input, net.blocks().iter().map(to_device).collect::<Result<_>>()?))
             }
             Shape::Vector { len } if recipe.is_fourier(n) => {
                 let mut net = Fourier::from_tensors(len, &file.tensors, &prefix).map_err(in_file)?;

@@ -8,19 +8,23 @@ mod backward;
 mod convolution;
 mod forward;
 mod product;
+mod stack;
 mod tiles;
 mod winograd;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
+use crate::kernels::arena::{Arena, Key};
 use crate::kernels::simd::Path;
+use convolution::Convolution;
 use forward::Saved;
-use product::Grid;
+use product::{Blocks, Grid};
+pub use stack::ConvStack;
 
 /// Which gradients the caller will ask for: what isn't wanted isn't computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,13 +43,29 @@ pub struct Wants {
 /// with `h = height + 2 * padding - 2`. Each row's result is independent of the batch, its position and the thread count; the weights'
 /// gradient sums over rows in their order. Gradients that `wants` leaves out are neither prepared nor computed. The ReLU's gradient at 0 is 0.
 ///
-/// Wrong shapes and types other than f32 are errors. On a device other than the CPU the twin [`conv_block_reference`] runs.
-pub fn conv_block(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize, wants: Wants) -> Result<Tensor> {
-    on_path(Path::detect(), x, weight, affine, padding, wants)
+/// Scratch memory comes from `arena`. Wrong shapes and types other than f32 are errors. On a device other than the CPU the twin
+/// [`conv_block_reference`] runs.
+pub fn conv_block(
+    x: &Tensor,
+    weight: &Tensor,
+    affine: &Tensor,
+    padding: usize,
+    wants: Wants,
+    arena: &Arc<Arena>,
+) -> Result<Tensor> {
+    on_path(Path::detect(), x, weight, affine, padding, wants, arena)
 }
 
-fn on_path(path: Path, x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize, wants: Wants) -> Result<Tensor> {
-    let geometry = Geometry::check(x, weight, affine, padding)?;
+fn on_path(
+    path: Path,
+    x: &Tensor,
+    weight: &Tensor,
+    affine: &Tensor,
+    padding: usize,
+    wants: Wants,
+    arena: &Arc<Arena>,
+) -> Result<Tensor> {
+    let geometry = Geometry::check(path, x, weight, affine, padding)?;
     if let Some(t) = [x, weight, affine].into_iter().find(|t| t.dtype() != DType::F32) {
         bail!("conv_block: {:?} tensor, expected f32", t.dtype());
     }
@@ -59,7 +79,7 @@ fn on_path(path: Path, x: &Tensor, weight: &Tensor, affine: &Tensor, padding: us
         );
     }
     let (x, weight, affine) = (x.contiguous()?, weight.contiguous()?, affine.contiguous()?);
-    let op = ConvBlock { path, geometry, wants, saved: Mutex::new(None) };
+    let op = ConvBlock { geometry, wants, arena: arena.clone(), saved: Mutex::new(None) };
     if wants.input || wants.weights {
         x.apply_op3(&weight, &affine, op)
     } else {
@@ -70,7 +90,7 @@ fn on_path(path: Path, x: &Tensor, weight: &Tensor, affine: &Tensor, padding: us
 /// [`conv_block`] in plain candle operations: the reference, and the path of GPUs.
 #[allow(clippy::disallowed_methods)] // avg_pool2d is right on the even planes that it gets here
 pub fn conv_block_reference(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Tensor> {
-    let g = Geometry::check(x, weight, affine, padding)?;
+    let g = Geometry::check(Path::detect(), x, weight, affine, padding)?;
     let y = x.contiguous()?.conv2d(&weight.contiguous()?, padding, 1, 1, 1)?;
     let centred = y.broadcast_sub(&y.mean_keepdim((2, 3))?)?;
     let deviation = (centred.sqr()?.mean_keepdim((2, 3))? + 1e-5)?.sqrt()?;
@@ -81,9 +101,10 @@ pub fn conv_block_reference(x: &Tensor, weight: &Tensor, affine: &Tensor, paddin
     z.relu()?.narrow(2, 0, 2 * ph)?.narrow(3, 0, 2 * pw)?.contiguous()?.avg_pool2d(2)
 }
 
-/// The sizes of one call.
+/// The sizes of one call, and the path that it takes.
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
+    path: Path,
     batch: usize,
     inputs: usize,
     out: usize,
@@ -95,15 +116,17 @@ struct Geometry {
 }
 
 impl Geometry {
-    fn check(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Self> {
+    fn check(path: Path, x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Self> {
         let (batch, inputs, height, width) = x.dims4()?;
+        Self::of(path, [batch, inputs, height, width], weight, affine, padding)
+    }
+
+    /// For pictures `x`, `[batch, in, height, width]`.
+    fn of(path: Path, x: [usize; 4], weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Self> {
+        let [batch, inputs, height, width] = x;
         let (out, of, kh, kw) = weight.dims4()?;
         if [of, kh, kw] != [inputs, 3, 3] || inputs == 0 || out == 0 {
-            bail!(
-                "conv_block: weight is {:?}, expected [out, {inputs}, 3, 3] for pictures {:?}",
-                weight.dims(),
-                x.dims()
-            );
+            bail!("conv_block: weight is {:?}, expected [out, {inputs}, 3, 3] for pictures {:?}", weight.dims(), x);
         }
         if affine.dims() != [2, out] {
             bail!("conv_block: affine is {:?}, expected [2, {out}]", affine.dims());
@@ -112,7 +135,7 @@ impl Geometry {
             bail!("conv_block: a {height}x{width} picture padded by {padding} leaves less than 2x2 pixels to pool");
         }
         let conv = [height + 2 * padding - 2, width + 2 * padding - 2];
-        Ok(Self { batch, inputs, out, input: [height, width], conv, padding })
+        Ok(Self { path, batch, inputs, out, input: [height, width], conv, padding })
     }
 
     fn pooled(self) -> [usize; 2] {
@@ -133,12 +156,59 @@ impl Geometry {
     fn input_grid(self) -> Grid {
         Grid { inner: self.input, margin: self.padding }
     }
+
+    /// The sizes that scratch memory depends on, `group` pictures at a time.
+    fn key(self, group: usize) -> Key {
+        let [height, width] = self.input;
+        [self.path as usize, self.inputs, self.out, height, width, self.padding, group].into()
+    }
+
+    /// Channels of a block.
+    fn nr(self) -> usize {
+        self.path.tile().1
+    }
+
+    /// Blocks of output channels.
+    fn out_blocks(self) -> usize {
+        self.out.div_ceil(self.nr())
+    }
+
+    /// Floats of one block of the convolution's result, pixels in whole register tiles.
+    fn conv_block_len(self) -> usize {
+        let (mr, nr) = self.path.tile();
+        (self.conv[0] * self.conv[1]).next_multiple_of(mr) * nr
+    }
+
+    /// How the convolution's gradient lies: blocks of output channels, with a margin for the taps that reach over the edge; none where the
+    /// padding was wider than the kernel.
+    fn conv_grad(self) -> Blocks {
+        let grid = Grid { inner: self.conv, margin: 2usize.saturating_sub(self.padding) };
+        Blocks { grid, channels: self.out, block: self.nr() }
+    }
+
+    /// Scale and shift in blocks, `[out / NR][2][NR]`.
+    fn affine_blocks(self, affine: &[f32]) -> Vec<f32> {
+        let nr = self.nr();
+        let mut blocks = vec![0.0; self.out_blocks() * 2 * nr];
+        for (kind, values) in affine.chunks_exact(self.out).enumerate() {
+            for (o, value) in values.iter().enumerate() {
+                blocks[(o / nr * 2 + kind) * nr + o % nr] = *value;
+            }
+        }
+        blocks
+    }
+
+    /// The convolution of a padded input that lies like `from`, with groups of at most `most` pictures.
+    fn convolution(self, from: Blocks, weight: &[f32], most: usize) -> Convolution {
+        let by = |o: usize, i: usize, tap: usize| weight[(o * self.inputs + i) * 9 + tap];
+        Convolution::new(self.path, from, 0, self.conv, self.out, most, by)
+    }
 }
 
 struct ConvBlock {
-    path: Path,
     geometry: Geometry,
     wants: Wants,
+    arena: Arc<Arena>,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -181,6 +251,15 @@ impl CustomOp3 for ConvBlock {
             values.map(|v| Tensor::from_vec(v, like.shape(), &Device::Cpu)).transpose()
         };
         Ok((tensor(gradients.input, x)?, tensor(gradients.weight, weight)?, tensor(gradients.affine, affine)?))
+    }
+}
+
+impl Drop for ConvBlock {
+    fn drop(&mut self) {
+        let saved = self.saved.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        for buffer in saved.into_iter().flat_map(|saved| [saved.conv, Some(saved.stats)]).flatten() {
+            self.arena.give_back(buffer);
+        }
     }
 }
 

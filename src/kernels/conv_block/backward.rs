@@ -2,9 +2,10 @@
 
 use super::convolution::{Convolution, Workspace};
 use super::forward::Saved;
-use super::product::{Blocks, Grid, Product, block_to_planes, planes_to_block};
+use super::product::{Blocks, Product, block_to_planes, planes_to_block};
 use super::tiles::{multiply, norm_relu_pool_backward};
-use super::{ConvBlock, for_each};
+use super::{ConvBlock, Geometry, for_each};
+use crate::kernels::arena::{Key, Lent};
 
 /// The gradients that were wanted.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ struct Plan<'a> {
     /// The convolution, where its result wasn't kept.
     again: Option<Convolution>,
     input: Option<InputGradient>,
+    /// Of scratch memory.
+    key: Key,
 }
 
 impl Plan<'_> {
@@ -41,7 +44,8 @@ impl Plan<'_> {
 }
 
 /// How the gradient for the pictures is computed from the convolution's.
-enum InputGradient {
+#[derive(Debug)]
+pub(super) enum InputGradient {
     /// As a convolution with the transposed, flipped kernels.
     Transposed(Convolution),
     /// Few channels would leave most lanes of a block empty: all taps of all channels as one block of results for each pixel of the
@@ -49,12 +53,62 @@ enum InputGradient {
     Columns(Product),
 }
 
+impl InputGradient {
+    /// The cheaper way for convolutions of geometry `g`, in groups of at most `most` pictures.
+    pub fn new(g: Geometry, weight: &[f32], most: usize) -> Self {
+        let (conv_grad, nr) = (g.conv_grad(), g.nr());
+        let row = conv_grad.grid.row();
+        if (9 * g.inputs).next_multiple_of(nr) < 9 * g.inputs.next_multiple_of(nr) && g.inputs <= 8 {
+            let [height, width] = g.conv;
+            let origin = conv_grad.grid.origin();
+            let pixels = (0..height).flat_map(|y| (0..width).map(move |x| origin + y * row + x));
+            let by = |k: usize, o: usize, _| weight[o * 9 * g.inputs + k];
+            Self::Columns(Product::new(g.path, conv_grad, pixels, 1, 9 * g.inputs, by))
+        } else {
+            Self::Transposed(Self::transposed(g, weight, most))
+        }
+    }
+
+    /// The convolution with the transposed, flipped kernels.
+    pub fn transposed(g: Geometry, weight: &[f32], most: usize) -> Convolution {
+        let conv_grad = g.conv_grad();
+        let first = g.padding.saturating_sub(2) * (conv_grad.grid.row() + 1);
+        let by = |i: usize, o: usize, tap: usize| weight[(o * g.inputs + i) * 9 + 8 - tap];
+        Convolution::new(g.path, conv_grad, first, g.input, g.inputs, most, by)
+    }
+
+    /// The gradient for one picture from the products of all taps, added up where they belong.
+    pub fn add_columns(g: Geometry, product: &Product, conv_grad: &[f32], block: &mut [f32], input: &mut [f32]) {
+        let nr = g.nr();
+        let [height, width] = g.input;
+        let [conv_height, conv_width] = g.conv;
+        input.fill(0.0);
+        for first in (0..9 * g.inputs).step_by(nr) {
+            product.run(conv_grad, first / nr, block);
+            for k in first..(first + nr).min(9 * g.inputs) {
+                let (channel, ky, kx) = (k / 9, k % 9 / 3, k % 3);
+                // Pixel (y, x) of the convolution read pixel (y + ky - padding, x + kx - padding) of the picture.
+                let reached = |n: usize, conv: usize, tap: usize| {
+                    g.padding.saturating_sub(tap)..conv.min((n + g.padding).saturating_sub(tap))
+                };
+                let columns = reached(width, conv_width, kx);
+                for y in reached(height, conv_height, ky) {
+                    let to = (channel * height + y + ky - g.padding) * width + columns.start + kx - g.padding;
+                    let from = &block[(y * conv_width + columns.start) * nr..(y * conv_width + columns.end) * nr];
+                    let line = &mut input[to..to + columns.len()];
+                    line.iter_mut().zip(from.chunks_exact(nr)).for_each(|(t, f)| *t += f[k - first]);
+                }
+            }
+        }
+    }
+}
+
 /// What a thread needs for itself.
 struct Scratch {
     workspace: Workspace,
     /// For the convolution that is done again.
     again: Workspace,
-    /// For rows that bring no slot of their own.
+    /// For rows that bring no slot of their own: where weights have no gradient.
     slot: Option<Slot>,
     grid: Vec<f32>,
     conv: Vec<f32>,
@@ -82,19 +136,19 @@ impl ConvBlock {
     /// The gradients that are wanted, given `grad` `[batch, out, h / 2, w / 2]`.
     pub(super) fn backward(&self, x: &[f32], weight: &[f32], affine: &[f32], saved: &Saved, grad: &[f32]) -> Gradients {
         let g = self.geometry;
-        let nr = self.path.tile().1;
-        // Margin for the taps that reach over the edge; none where the padding was wider than the kernel.
-        let grid = Grid { inner: g.conv, margin: 2usize.saturating_sub(g.padding) };
-        let conv_grad = Blocks { grid, channels: g.out, block: nr };
-        let plan = Plan {
+        let conv_grad = g.conv_grad();
+        let mut plan = Plan {
+            key: g.key(0),
             x,
             grad,
             saved,
-            affine: self.affine_blocks(affine),
+            affine: g.affine_blocks(affine),
             conv_grad,
             again: saved.conv.is_none().then(|| self.convolution(weight)),
-            input: self.wants.input.then(|| self.input_gradient(conv_grad, weight)),
+            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures())),
         };
+        let flags = usize::from(self.wants.input) + 2 * usize::from(self.wants.weights);
+        plan.key = g.key(4 * plan.group().max(plan.again.as_ref().map_or(1, Convolution::group)) + flags);
         let mut gradients = Gradients::default();
         if self.wants.input {
             gradients.input = Some(vec![0.0; g.batch * g.input_len()]);
@@ -110,33 +164,19 @@ impl ConvBlock {
             let rows = inputs.into_iter().enumerate();
             let mut rows: Vec<Row> = rows.map(|(row, input)| Row { row, input, slot: None }).collect();
             let groups = rows.chunks_mut(plan.group()).collect();
-            let scratch = || Scratch { slot: Some(self.slot(&plan)), ..self.scratch(&plan) };
+            let scratch = || self.scratch(&plan);
             for_each(self.wants.parallel, groups, scratch, |scratch, rows| self.backward_rows(&plan, scratch, rows));
         }
         gradients
     }
 
-    fn input_gradient(&self, conv_grad: Blocks, weight: &[f32]) -> InputGradient {
-        let g = self.geometry;
-        let nr = self.path.tile().1;
-        let row = conv_grad.grid.row();
-        if (9 * g.inputs).next_multiple_of(nr) < 9 * g.inputs.next_multiple_of(nr) && g.inputs <= 8 {
-            let [height, width] = g.conv;
-            let origin = conv_grad.grid.origin();
-            let pixels = (0..height).flat_map(|y| (0..width).map(move |x| origin + y * row + x));
-            let by = |k: usize, o: usize, _| weight[o * 9 * g.inputs + k];
-            InputGradient::Columns(Product::new(self.path, conv_grad, pixels, 1, 9 * g.inputs, by))
-        } else {
-            let first = g.padding.saturating_sub(2) * (row + 1);
-            let by = |i: usize, o: usize, tap: usize| weight[(o * g.inputs + i) * 9 + 8 - tap];
-            let most = self.most_pictures();
-            InputGradient::Transposed(Convolution::new(self.path, conv_grad, first, g.input, g.inputs, most, by))
-        }
+    fn scratch(&self, plan: &Plan) -> Lent<'_, Scratch> {
+        self.arena.object(&plan.key, || self.new_scratch(plan))
     }
 
-    fn scratch(&self, plan: &Plan) -> Scratch {
+    fn new_scratch(&self, plan: &Plan) -> Scratch {
         let g = self.geometry;
-        let (mr, nr) = self.path.tile();
+        let (mr, nr) = self.geometry.path.tile();
         let whole_tiles = |[height, width]: [usize; 2]| (height * width).next_multiple_of(mr) * nr;
         let (workspace, input_grad) = match &plan.input {
             Some(InputGradient::Transposed(c)) => (c.workspace(), whole_tiles(g.input)),
@@ -147,15 +187,19 @@ impl ConvBlock {
         Scratch {
             workspace,
             again: plan.again.as_ref().map_or_else(Workspace::default, Convolution::workspace),
-            slot: None,
+            slot: (!self.wants.weights).then(|| self.new_slot(plan)),
             grid: if_again(self.input_blocks().len()),
-            conv: if_again(self.conv_block_len()),
+            conv: if_again(self.geometry.conv_block_len()),
             pooled_grad: vec![0.0; g.pooled()[0] * g.pooled()[1] * nr],
             input_grad: vec![0.0; input_grad],
         }
     }
 
-    fn slot(&self, plan: &Plan) -> Slot {
+    fn slot(&self, plan: &Plan) -> Lent<'_, Slot> {
+        self.arena.object(&plan.key, || self.new_slot(plan))
+    }
+
+    fn new_slot(&self, plan: &Plan) -> Slot {
         let g = self.geometry;
         Slot {
             conv_grad: vec![0.0; plan.conv_grad.len()],
@@ -166,7 +210,7 @@ impl ConvBlock {
 
     /// Fills the slots of a group of rows, and their gradients for the pictures.
     fn backward_rows(&self, plan: &Plan, scratch: &mut Scratch, rows: &mut [Row]) {
-        let nr = self.path.tile().1;
+        let nr = self.geometry.path.tile().1;
         let plane = self.geometry.input[0] * self.geometry.input[1];
         let mut own_slot = scratch.slot.take();
         let count = rows.len();
@@ -175,7 +219,7 @@ impl ConvBlock {
             self.backward_row(plan, row.row, scratch, slot);
             match (&plan.input, &mut row.input) {
                 (Some(InputGradient::Columns(product)), Some(input)) => {
-                    self.add_columns(product, &slot.conv_grad, &mut scratch.input_grad, input);
+                    InputGradient::add_columns(self.geometry, product, &slot.conv_grad, &mut scratch.input_grad, input);
                 }
                 (Some(InputGradient::Transposed(convolution)), Some(_)) => {
                     convolution.place(&mut scratch.workspace, &slot.conv_grad, i);
@@ -202,8 +246,8 @@ impl ConvBlock {
     /// Fills `slot` for row `row`.
     fn backward_row(&self, plan: &Plan, row: usize, scratch: &mut Scratch, slot: &mut Slot) {
         let g = self.geometry;
-        let nr = self.path.tile().1;
-        let blocks = self.out_blocks();
+        let nr = self.geometry.path.tile().1;
+        let blocks = self.geometry.out_blocks();
         let [ph, pw] = g.pooled();
         let picture = &plan.x[row * g.input_len()..(row + 1) * g.input_len()];
         let pooled_grads = &plan.grad[row * g.output_len()..(row + 1) * g.output_len()];
@@ -221,7 +265,7 @@ impl ConvBlock {
                     &scratch.conv[..]
                 }
                 (None, Some(conv)) => {
-                    let len = conv.len() / (g.batch * blocks);
+                    let len = g.conv_block_len();
                     &conv[(row * blocks + block) * len..(row * blocks + block + 1) * len]
                 }
                 (None, None) => continue,
@@ -235,7 +279,7 @@ impl ConvBlock {
             }
             let two = block * 2 * nr..(block + 1) * 2 * nr;
             norm_relu_pool_backward(
-                self.path,
+                self.geometry.path,
                 conv,
                 g.conv,
                 &plan.affine[two.clone()],
@@ -255,38 +299,12 @@ impl ConvBlock {
         }
     }
 
-    /// The gradient for one picture from the products of all taps, added up where they belong.
-    fn add_columns(&self, product: &Product, conv_grad: &[f32], block: &mut [f32], input: &mut [f32]) {
-        let g = self.geometry;
-        let nr = self.path.tile().1;
-        let [height, width] = g.input;
-        let [conv_height, conv_width] = g.conv;
-        input.fill(0.0);
-        for first in (0..9 * g.inputs).step_by(nr) {
-            product.run(conv_grad, first / nr, block);
-            for k in first..(first + nr).min(9 * g.inputs) {
-                let (channel, ky, kx) = (k / 9, k % 9 / 3, k % 3);
-                // Pixel (y, x) of the convolution read pixel (y + ky - padding, x + kx - padding) of the picture.
-                let reached = |n: usize, conv: usize, tap: usize| {
-                    g.padding.saturating_sub(tap)..conv.min((n + g.padding).saturating_sub(tap))
-                };
-                let columns = reached(width, conv_width, kx);
-                for y in reached(height, conv_height, ky) {
-                    let to = (channel * height + y + ky - g.padding) * width + columns.start + kx - g.padding;
-                    let from = &block[(y * conv_width + columns.start) * nr..(y * conv_width + columns.end) * nr];
-                    let line = &mut input[to..to + columns.len()];
-                    line.iter_mut().zip(from.chunks_exact(nr)).for_each(|(t, f)| *t += f[k - first]);
-                }
-            }
-        }
-    }
-
     /// The gradients for weights and affine parameters, summed over rows in their order. Rows are prepared in waves, in parallel; then each
     /// piece of the weights adds up the wave's rows, in parallel over pieces.
     fn weight_gradient(&self, plan: &Plan, inputs: Vec<Option<&mut [f32]>>) -> (Vec<f32>, Vec<f32>) {
         let g = self.geometry;
-        let (mr, nr) = self.path.tile();
-        let blocks = self.out_blocks();
+        let (mr, nr) = self.geometry.path.tile();
+        let blocks = self.geometry.out_blocks();
         let taps = 9 * g.inputs;
         let picture_grid = g.input_grid();
         // One result for each tap of each input channel: the dot product of a shifted plane with the convolution's gradient.
@@ -298,9 +316,11 @@ impl ConvBlock {
 
         let parallel = self.wants.parallel && rayon::current_num_threads() > 1;
         let wave = plan.group() * if parallel { 4 * rayon::current_num_threads() } else { 1 };
-        let mut slots: Vec<Slot> = (0..wave.min(g.batch)).map(|_| self.slot(plan)).collect();
+        let mut slots: Vec<Lent<Slot>> = (0..wave.min(g.batch)).map(|_| self.slot(plan)).collect();
         let mut sums = vec![0.0f64; plan.affine.len()];
-        let mut weight_blocks = vec![0.0; blocks * offsets.len() * nr];
+        let mut weight_blocks = self.arena.buffer(blocks * offsets.len() * nr);
+        weight_blocks.truncate(blocks * offsets.len() * nr);
+        weight_blocks.fill(0.0);
         // Small enough for all threads to have work, large enough to reuse the block of gradients in the first cache.
         let piece = if parallel { 16 * mr } else { offsets.len() };
 
@@ -308,7 +328,7 @@ impl ConvBlock {
         let mut scratch = (!parallel).then(|| self.scratch(plan));
         for first in (0..g.batch).step_by(wave) {
             let mut rows: Vec<Row> = (first..g.batch)
-                .zip(slots.iter_mut().map(Some))
+                .zip(slots.iter_mut().map(|slot| Some(&mut **slot)))
                 .zip(inputs.by_ref().take(wave))
                 .map(|((row, slot), input)| Row { row, input, slot })
                 .collect();
@@ -337,7 +357,7 @@ impl ConvBlock {
                         let start = (block * grid.len() + grid.origin()) * nr;
                         let conv_grad = &slot.conv_grad[start..(block + 1) * grid.len() * nr];
                         multiply(
-                            self.path,
+                            self.geometry.path,
                             &slot.planes,
                             offsets,
                             &runs,
@@ -364,6 +384,7 @@ impl ConvBlock {
             affine[o] = sums[block * 2 * nr + lane] as f32;
             affine[g.out + o] = sums[(block * 2 + 1) * nr + lane] as f32;
         }
+        self.arena.give_back(weight_blocks);
         (weight, affine)
     }
 }

@@ -11,9 +11,9 @@ const RECOMPUTE: usize = 4;
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug)]
 pub(super) struct Saved {
-    /// The convolution's result, `[batch][out / NR][pixel][NR]`; `None` where it is computed again.
+    /// The convolution's result, `[batch][out / NR][pixel][NR]` or more; `None` where it is computed again.
     pub conv: Option<Vec<f32>>,
-    /// Mean `[NR]` and 1 / deviation `[NR]`: `[batch][out / NR][2][NR]`.
+    /// Mean `[NR]` and 1 / deviation `[NR]`: `[batch][out / NR][2][NR]` or more.
     pub stats: Vec<f32>,
 }
 
@@ -35,16 +35,9 @@ struct Scratch {
 }
 
 impl ConvBlock {
-    /// Blocks of output channels.
-    pub(super) fn out_blocks(&self) -> usize {
-        self.geometry.out.div_ceil(self.path.tile().1)
-    }
-
     /// The convolution of the padded input.
     pub(super) fn convolution(&self, weight: &[f32]) -> Convolution {
-        let g = self.geometry;
-        let by = |o: usize, i: usize, tap: usize| weight[(o * g.inputs + i) * 9 + tap];
-        Convolution::new(self.path, self.input_blocks(), 0, g.conv, g.out, self.most_pictures(), by)
+        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures())
     }
 
     /// Pictures that may go through together and still leave work for all threads.
@@ -53,47 +46,29 @@ impl ConvBlock {
         self.geometry.batch.div_ceil(threads)
     }
 
-    /// Floats of one block of the convolution's result, pixels in whole register tiles.
-    pub(super) fn conv_block_len(&self) -> usize {
-        let (mr, nr) = self.path.tile();
-        (self.geometry.conv[0] * self.geometry.conv[1]).next_multiple_of(mr) * nr
-    }
-
     /// How the input of [`ConvBlock::convolution`] lies.
     pub(super) fn input_blocks(&self) -> Blocks {
         Blocks::for_input(self.geometry.input_grid(), self.geometry.inputs)
     }
 
-    /// Scale and shift in blocks, `[out / NR][2][NR]`.
-    pub(super) fn affine_blocks(&self, affine: &[f32]) -> Vec<f32> {
-        let (out, nr) = (self.geometry.out, self.path.tile().1);
-        let mut blocks = vec![0.0; self.out_blocks() * 2 * nr];
-        for (kind, values) in affine.chunks_exact(out).enumerate() {
-            for (o, value) in values.iter().enumerate() {
-                blocks[(o / nr * 2 + kind) * nr + o % nr] = *value;
-            }
-        }
-        blocks
-    }
-
     /// `[batch, out, h / 2, w / 2]`, and what is kept if a gradient is wanted.
     pub(super) fn forward(&self, x: &[f32], weight: &[f32], affine: &[f32]) -> (Vec<f32>, Option<Saved>) {
         let g = self.geometry;
-        let nr = self.path.tile().1;
+        let nr = g.nr();
         let convolution = self.convolution(weight);
-        let affine = self.affine_blocks(affine);
+        let affine = g.affine_blocks(affine);
         let from = self.input_blocks();
-        let block_len = self.conv_block_len();
+        let block_len = g.conv_block_len();
         let [ph, pw] = g.pooled();
         let pooled_len = ph * pw * nr;
 
         let mut out = vec![0.0; g.batch * g.output_len()];
-        let stats_len = self.out_blocks() * 2 * nr;
-        let conv_len = self.out_blocks() * block_len;
+        let stats_len = g.out_blocks() * 2 * nr;
+        let conv_len = g.out_blocks() * block_len;
         let keep = self.wants.input || self.wants.weights;
         let mut saved = keep.then(|| Saved {
-            conv: (g.inputs > RECOMPUTE).then(|| vec![0.0; g.batch * conv_len]),
-            stats: vec![0.0; g.batch * stats_len],
+            conv: (g.inputs > RECOMPUTE).then(|| self.arena.buffer(g.batch * conv_len)),
+            stats: self.arena.buffer(g.batch * stats_len),
         });
         let (mut conv_rows, mut stats_rows) = (None, None);
         if let Some(saved) = &mut saved {
@@ -111,19 +86,23 @@ impl ConvBlock {
             })
             .collect();
         let groups: Vec<&mut [Row]> = rows.chunks_mut(convolution.group()).collect();
-        let scratch = || Scratch {
-            workspace: convolution.workspace(),
-            grid: vec![0.0; from.len()],
-            conv: vec![0.0; block_len],
-            stats: vec![0.0; 2 * nr],
-            pooled: vec![0.0; pooled_len],
+        let key = g.key(convolution.group());
+        let scratch = || {
+            self.arena.object(&key, || Scratch {
+                workspace: convolution.workspace(),
+                grid: vec![0.0; from.len()],
+                conv: vec![0.0; block_len],
+                stats: vec![0.0; 2 * nr],
+                pooled: vec![0.0; pooled_len],
+            })
         };
         for_each(self.wants.parallel, groups, scratch, |s, rows| {
+            let s = &mut **s;
             for (i, row) in rows.iter().enumerate() {
                 from.place(row.picture, &mut s.grid);
                 convolution.place(&mut s.workspace, &s.grid, i);
             }
-            for block in 0..self.out_blocks() {
+            for block in 0..g.out_blocks() {
                 let two = block * 2 * nr..(block + 1) * 2 * nr;
                 convolution.multiply(&mut s.workspace, rows.len(), block);
                 for (i, row) in rows.iter_mut().enumerate() {
@@ -136,7 +115,7 @@ impl ConvBlock {
                         None => &mut s.stats,
                     };
                     convolution.block(&s.workspace, &s.grid, i, block, conv);
-                    norm_relu_pool(self.path, conv, g.conv, &affine[two.clone()], stats, &mut s.pooled);
+                    norm_relu_pool(g.path, conv, g.conv, &affine[two.clone()], stats, &mut s.pooled, [0, pw]);
                     let planes = row.out.chunks_mut(nr * ph * pw).nth(block).unwrap_or_default();
                     block_to_planes(&s.pooled, nr, ph * pw, planes);
                 }

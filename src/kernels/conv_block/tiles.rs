@@ -82,8 +82,8 @@ unsafe fn multiply_body<S: Simd, const MR: usize, const NV: usize>(
 /// Added to the variance, as the field's instance norm does.
 const EPSILON: f32 = 1e-5;
 
-/// Instance norm, affine, ReLU and 2x2 average pool of one block: `y` `[height * width][NR]` to `pooled` `[(height / 2) * (width / 2)][NR]`.
-/// `affine` is scale `[NR]`, then shift `[NR]`; `stats` receives mean `[NR]`, then 1 / sqrt(variance + eps) `[NR]`.
+/// Instance norm, affine, ReLU and 2x2 average pool of one block: `y` `[height * width][NR]` to `pooled`, pixel `(i, j)` of the
+/// `(height / 2) * (width / 2)` at `(origin + i * row + j) * NR`. `affine` is scale `[NR]`, then shift `[NR]`; `stats` receives mean `[NR]`, then 1 / sqrt(variance + eps) `[NR]`.
 pub(super) fn norm_relu_pool(
     path: Path,
     y: &[f32],
@@ -91,17 +91,19 @@ pub(super) fn norm_relu_pool(
     affine: &[f32],
     stats: &mut [f32],
     pooled: &mut [f32],
+    [origin, row]: [usize; 2],
 ) {
     let nr = path.tile().1;
     assert!(y.len() >= height * width * nr && affine.len() == 2 * nr && stats.len() == 2 * nr);
-    assert!(pooled.len() == (height / 2) * (width / 2) * nr);
+    assert!(height >= 2 && width >= 2 && (origin + (height / 2 - 1) * row + width / 2) * nr <= pooled.len());
     // SAFETY: the asserts bound every address that the body forms; `path` was detected.
-    unsafe { norm_relu_pool_on(path, y, height, width, affine, stats, pooled) }
+    unsafe { norm_relu_pool_on(path, y, height, width, affine, stats, pooled, origin, row) }
 }
 
-kernel!(fn norm_relu_pool_on(y: &[f32], height: usize, width: usize, affine: &[f32], stats: &mut [f32], pooled: &mut [f32]) = norm_relu_pool_body);
+kernel!(fn norm_relu_pool_on(y: &[f32], height: usize, width: usize, affine: &[f32], stats: &mut [f32], pooled: &mut [f32], origin: usize, row: usize) = norm_relu_pool_body);
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn norm_relu_pool_body<S: Simd, const MR: usize, const NV: usize>(
     y: &[f32],
     height: usize,
@@ -109,6 +111,8 @@ unsafe fn norm_relu_pool_body<S: Simd, const MR: usize, const NV: usize>(
     affine: &[f32],
     stats: &mut [f32],
     pooled: &mut [f32],
+    origin: usize,
+    row: usize,
 ) {
     let nr = NV * S::LANES;
     let pixels = height * width;
@@ -130,9 +134,8 @@ unsafe fn norm_relu_pool_body<S: Simd, const MR: usize, const NV: usize>(
         }
         let (scale, shift) = scale_and_shift::<S, NV>(affine, stats);
         let quarter = S::splat(0.25);
-        let pooled_width = width / 2;
         for py in 0..height / 2 {
-            for px in 0..pooled_width {
+            for px in 0..width / 2 {
                 let from = y.as_ptr().add((2 * py * width + 2 * px) * nr);
                 for v in 0..NV {
                     let z = |pixel: usize| {
@@ -141,7 +144,7 @@ unsafe fn norm_relu_pool_body<S: Simd, const MR: usize, const NV: usize>(
                     };
                     let sum = S::add(S::add(z(0), z(1)), S::add(z(width), z(width + 1)));
                     S::store(
-                        pooled.as_mut_ptr().add((py * pooled_width + px) * nr + v * S::LANES),
+                        pooled.as_mut_ptr().add((origin + py * row + px) * nr + v * S::LANES),
                         S::mul(sum, quarter),
                     );
                 }

@@ -63,16 +63,31 @@ impl Winograd {
         let group = (TILES / tiles).clamp(1, most_pictures.max(1));
         let offsets = (0..(group * tiles).next_multiple_of(mr)).map(|tile| tile * channels).collect();
         let mut weights = vec![0.0; out.next_multiple_of(nr) * FREQUENCIES * channels];
-        for o in 0..out {
+        // The kernels of one channel to NR results, `[tap][NR]`: their transforms are runs.
+        let mut kernels = vec![0.0; 9 * nr];
+        for (block, weights) in weights.chunks_exact_mut(FREQUENCIES * channels * nr).enumerate() {
+            let lanes = nr.min(out - block * nr);
+            kernels.fill(0.0);
             for channel in 0..from.channels {
-                let transformed = transform_kernel(std::array::from_fn(|tap| weight(o, channel, tap)));
-                let start = (o / nr * FREQUENCIES * channels + channel) * nr + o % nr;
-                for (frequency, value) in transformed.into_iter().enumerate() {
-                    weights[start + frequency * channels * nr] = value;
+                for lane in 0..lanes {
+                    for tap in 0..9 {
+                        kernels[tap * nr + lane] = weight(block * nr + lane, channel, tap);
+                    }
                 }
+                transform_kernels(&kernels, nr, &mut weights[channel * nr..], channels * nr);
             }
         }
         Some(Self { path, from, first, result, group, offsets, weights })
+    }
+
+    /// Floats from one frequency of the transformed input to the next: not a power of two, whose lines would all fall into one set of a cache.
+    fn input_stride(&self) -> usize {
+        self.offsets.len() * self.channels() + 16
+    }
+
+    /// Floats from one frequency of the products to the next.
+    fn product_stride(&self) -> usize {
+        self.offsets.len() * self.path.tile().1 + 16
     }
 
     fn channels(&self) -> usize {
@@ -86,12 +101,12 @@ impl Winograd {
 
     /// Floats of a group's transformed input, `[frequency][tile][channel]`.
     pub fn input_len(&self) -> usize {
-        FREQUENCIES * self.offsets.len() * self.channels()
+        FREQUENCIES * self.input_stride()
     }
 
     /// Floats of a group's products, `[frequency][tile][NR]`.
     pub fn product_len(&self) -> usize {
-        FREQUENCIES * self.offsets.len() * self.path.tile().1
+        FREQUENCIES * self.product_stride()
     }
 
     /// Transforms the grid of picture `picture` of the group.
@@ -102,7 +117,7 @@ impl Winograd {
         assert!(rows > 0 && columns > 0 && block.is_multiple_of(self.path.lanes()) && input.len() == self.input_len());
         assert!((self.from.blocks() - 1) * plane.len() * block + last <= grid.len());
         assert!((picture + 1) * self.tiles() <= self.offsets.len());
-        let stride = self.offsets.len() * self.channels();
+        let stride = self.input_stride();
         let channels = self.channels();
         let input = &mut input[picture * self.tiles() * channels..];
         for b in 0..self.from.blocks() {
@@ -121,9 +136,9 @@ impl Winograd {
         let weights = &self.weights[out_block * FREQUENCIES * channels * nr..];
         let pass = PASS / nr / 8 * 8;
         for frequency in 0..FREQUENCIES {
-            let input = &input[frequency * self.offsets.len() * channels..];
+            let input = &input[frequency * self.input_stride()..];
             let weights = &weights[frequency * channels * nr..(frequency + 1) * channels * nr];
-            let products = &mut products[frequency * self.offsets.len() * nr..][..tiles * nr];
+            let products = &mut products[frequency * self.product_stride()..][..tiles * nr];
             for first in (0..channels).step_by(pass) {
                 let count = pass.min(channels - first);
                 let weights = &weights[first * nr..(first + count) * nr];
@@ -140,15 +155,22 @@ impl Winograd {
         assert!((picture + 1) * self.tiles() <= self.offsets.len());
         let products = &products[picture * self.tiles() * nr..];
         // SAFETY: the asserts bound every address that the body forms; `path` was detected.
-        unsafe { output_on(self.path, products, self.offsets.len() * nr, height, width, y) }
+        unsafe { output_on(self.path, products, self.product_stride(), height, width, y) }
     }
 }
 
-/// G g G^T.
-fn transform_kernel(g: [f32; 9]) -> [f32; FREQUENCIES] {
+/// G g G^T of `nr` kernels, `[tap][nr]`: frequency `f` goes to `to[f * stride..][..nr]`.
+fn transform_kernels(kernels: &[f32], nr: usize, to: &mut [f32], stride: usize) {
     let line = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    let columns: [[f32; 4]; 3] = std::array::from_fn(|x| line(g[x], g[3 + x], g[6 + x]));
-    std::array::from_fn(|f| line(columns[0][f / 4], columns[1][f / 4], columns[2][f / 4])[f % 4])
+    for lane in 0..nr {
+        let g = |tap: usize| kernels[tap * nr + lane];
+        let columns: [[f32; 4]; 3] = std::array::from_fn(|x| line(g(x), g(3 + x), g(6 + x)));
+        for y in 0..4 {
+            for (x, value) in line(columns[0][y], columns[1][y], columns[2][y]).into_iter().enumerate() {
+                to[(4 * y + x) * stride + lane] = value;
+            }
+        }
+    }
 }
 
 kernel!(fn input_on(grid: &[f32], block: usize, row: usize, rows: usize, columns: usize, input: &mut [f32], channels: usize, stride: usize) = input_body);
