@@ -1,5 +1,6 @@
 mod cli;
 mod schemas;
+mod sketches;
 mod slt;
 mod sql;
 mod support;

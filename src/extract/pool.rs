@@ -128,6 +128,49 @@ impl PoolRecipe {
         self.checked_feature_len().unwrap_or(0)
     }
 
+    /// Refuses what no pool can have, in a recipe that was read from somewhere: sizes whose products overflow or ask for more memory than the
+    /// largest pool, a scaling that is no map or is for other rows. Says what is wrong.
+    pub(crate) fn check_sound(&self) -> Result<(), String> {
+        let dims = self.shape.dims();
+        let sizes = [self.extractors, self.width, self.depth];
+        let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if dims.iter().chain(&sizes).any(|v| *v == 0 || *v > 1 << 20)
+            || product(&dims).is_none_or(|n| n > 1 << 30)
+            || self.extractors > 1 << 16
+            || self.depth > 64
+        {
+            return Err("impossible sizes".into());
+        }
+        // Of a single value nothing can be scaled back to a range of rows, but it is a map all the same.
+        if !self.scaling.is_sound() {
+            return Err("the scaling is not a map of a range".into());
+        }
+        if let Some(table) = self.scaling.table()
+            && (Shape::Vector { len: table.raw_len() } != self.shape || table.input_len() > 1 << 20)
+        {
+            return Err("the scaling is of other columns than the row's".into());
+        }
+        let fits = match (self.network, self.shape) {
+            (Network::ConvNet, Shape::Picture { channels, .. }) => matches!(channels, 1 | 3),
+            (Network::Mlp | Network::Fourier | Network::Mixed, Shape::Vector { .. }) => true,
+            _ => false,
+        };
+        if !fits || self.checked_feature_len().is_err() {
+            return Err(format!("'{}' of depth {} is no network for a {}", self.network, self.depth, self.shape));
+        }
+        // A file's weights are as many as the file is long.
+        let weights = match self.input_shape() {
+            Shape::Picture { .. } => 9 * self.width * self.width * self.depth,
+            Shape::Vector { len } => self.width * (len + self.width * (self.depth - 1)),
+        };
+        if matches!(self.source, Source::Random { .. })
+            && product(&[weights, self.extractors]).is_none_or(|n| n > 1 << 32)
+        {
+            return Err("impossible sizes".into());
+        }
+        Ok(())
+    }
+
     fn checked_feature_len(&self) -> Result<usize> {
         match self.shape {
             Shape::Picture { channels, height, width } => {

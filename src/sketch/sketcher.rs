@@ -66,6 +66,7 @@ impl Sketcher {
             frequency_seed: options.seed,
             reservoir: options.reservoir(),
             numerics: format!("{} {} {device}", kernels::path(), env!("CARGO_PKG_VERSION")),
+            origin: None,
         };
         let members = if header.frequencies == 0 { 0 } else { header.recipe.extractors };
         let frequencies = (0..members)

@@ -44,6 +44,28 @@ impl MemberSums {
         }
     }
 
+    /// Takes back sums of the same lengths, which are part of these.
+    fn subtract(&mut self, other: &MemberSums) {
+        for (to, from) in
+            [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
+        {
+            // Both are sums of at most MAX_COUNT rows: their difference fits.
+            to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
+        }
+    }
+
+    /// The first sum that is too large for `count` rows: its name, its position and the sum.
+    pub(crate) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
+        let embedding = fixed(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE).unsigned_abs();
+        let angle = fixed(COS_SCALE).unsigned_abs();
+        let all = [("embedding", &self.embedding, embedding), ("cos", &self.cos, angle), ("sin", &self.sin, angle)];
+        all.into_iter().find_map(|(name, sums, limit)| {
+            // count <= 2^30 and limit <= 2^32: no overflow.
+            let at = sums.iter().position(|sum| sum.unsigned_abs() > count * limit)?;
+            Some((name, at, sums[at]))
+        })
+    }
+
     /// Adds one row's embedding `[feature_len]`; gives how many of its values were clipped. The values must be finite.
     pub(crate) fn add_embedding(&mut self, features: &[f32]) -> u64 {
         let mut clipped = 0;
@@ -86,6 +108,62 @@ impl ClassSketch {
 
     /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
+        self.check_shape(other)?;
+        self.count = count_after(self.count, other.count)?;
+        self.clipped = self.clipped.saturating_add(other.clipped);
+        self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
+        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
+        self.reservoir.merge(&other.reservoir);
+        Ok(())
+    }
+
+    /// Takes back a sketch of the same header whose rows were added to this one before: the sums are exactly those of the other rows; of
+    /// the reservoir see [`Reservoir::subtract`]. On an error this one is unchanged.
+    ///
+    /// Refuses what can't be part of this one: more rows, clipped values or missing values than there are here, a row that isn't here, sums
+    /// that the rows left can't have.
+    pub fn subtract(&mut self, part: &ClassSketch) -> Result<()> {
+        self.check_shape(part)?;
+        let left = |what: &str, here: u64, there: u64| {
+            here.checked_sub(there).ok_or_else(|| {
+                Error::Sketch(format!(
+                    "the second isn't part of the first: it has {there} {what}, the first {here}; subtract only what was added"
+                ))
+            })
+        };
+        let mut rest = self.clone();
+        rest.count = left("rows", self.count, part.count)?;
+        rest.clipped = left("clipped values", self.clipped, part.clipped)?;
+        for (rest, taken) in rest.missing.iter_mut().zip(&part.missing) {
+            *rest = left("rows that miss a value", *rest, *taken)?;
+        }
+        rest.members.iter_mut().zip(&part.members).for_each(|(to, from)| to.subtract(from));
+        rest.reservoir.subtract(&part.reservoir)?;
+        let impossible = |what: String| {
+            Err(Error::Sketch(format!(
+                "the second isn't part of the first: {} rows would be left, which can't have {what}; subtract only what was added",
+                rest.count
+            )))
+        };
+        let sums = rest.members.iter().enumerate();
+        if let Some((n, (name, at, sum))) = sums.filter_map(|(n, m)| Some((n, m.too_large(rest.count)?))).next() {
+            return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
+        }
+        if let Some(missing) = rest.missing.iter().find(|n| **n > rest.count) {
+            return impossible(format!("{missing} that miss a value"));
+        }
+        if rest.count == 0 && rest.clipped > 0 {
+            return impossible(format!("{} clipped values", rest.clipped));
+        }
+        let kept = rest.reservoir.rows.iter().map(|row| row.copies).sum::<u64>();
+        if kept > rest.count {
+            return impossible(format!("{kept} in the reservoir"));
+        }
+        *self = rest;
+        Ok(())
+    }
+
+    fn check_shape(&self, other: &ClassSketch) -> Result<()> {
         let shape = |s: &ClassSketch| {
             let members: Vec<_> = s.members.iter().map(MemberSums::lengths).collect();
             (members, s.missing.len(), s.reservoir.capacity)
@@ -102,11 +180,6 @@ impl ClassSketch {
                 shown(other)
             )));
         }
-        self.count = count_after(self.count, other.count)?;
-        self.clipped = self.clipped.saturating_add(other.clipped);
-        self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
-        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
-        self.reservoir.merge(&other.reservoir);
         Ok(())
     }
 

@@ -105,6 +105,7 @@ impl ExtractExec {
                 frequency_seed: options.seed,
                 reservoir: options.reservoir(),
                 numerics: String::new(),
+                origin: None,
             })
         });
         let rows = match layout.single() {

@@ -2,9 +2,13 @@
 //!
 //! `distill(source, name => value, ...)` is a relation: [`planner`](self) turns it into a scan of a table provider that
 //! holds the source's logical plan, and the provider's scan plans as *scan -> extract -> aggregate (partial, final) ->
-//! optimize*. `SET distill.name = value` sets defaults, `distill_union_agg` merges sketches.
+//! optimize*. `SET distill.name = value` sets defaults. Sketches are values: `distill_union_agg` adds them up, `distill_difference` takes one
+//! back, `distill_distance` compares two, `distill_describe` says what one is.
 
 mod cpu;
+mod describe;
+mod difference;
+mod distance;
 mod distill_exec;
 mod error;
 mod extract_exec;
@@ -22,9 +26,13 @@ mod provenance;
 mod provider;
 mod read;
 mod session;
+mod sketch_values;
 mod source;
 mod union_agg;
 
+pub use describe::distill_describe_udf;
+pub use difference::distill_difference_udf;
+pub use distance::distill_distance_udf;
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
 pub use provenance::PROVENANCE_KEY;
@@ -37,13 +45,16 @@ use datafusion::error::Result;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 
-/// Teaches `ctx` the relation `distill(...)`, the aggregate `distill_union_agg` and the settings `distill.*`: all that an
+/// Teaches `ctx` the relation `distill(...)`, the functions of sketches and the settings `distill.*`: all that an
 /// embedder calls. Calling it again puts the settings back to their defaults.
 pub fn register(ctx: &SessionContext) -> Result<()> {
     hold_sinks(ctx);
     ctx.state_ref().write().config_mut().options_mut().extensions.insert(DistillConfig::default());
     ctx.register_udtf(session::FUNCTION, Arc::new(session::SessionFunction));
     ctx.register_udaf(distill_union_agg_udaf());
+    ctx.register_udf(distill_difference_udf());
+    ctx.register_udf(distill_distance_udf());
+    ctx.register_udf(distill_describe_udf());
     ctx.register_relation_planner(Arc::new(planner::DistillPlanner::default()))
 }
 

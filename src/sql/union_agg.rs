@@ -11,6 +11,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use datafusion::scalar::ScalarValue;
 
+use super::sketch_values::sketch_arguments;
 use crate::arrow::array::{Array, ArrayRef};
 use crate::arrow::datatypes::DataType;
 use crate::sketch::{self, ClassSketch, Header};
@@ -47,15 +48,7 @@ impl AggregateUDFImpl for UnionAgg {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let sketch = sketch::data_type();
-        let (DataType::Struct(expected), [DataType::Struct(found)]) = (&sketch, types) else {
-            return plan_err!("{NAME} takes one column of sketches, found {types:?}");
-        };
-        // Lists inside may have other field names after a trip through Parquet; the struct's own names must be ours.
-        if expected.iter().map(|f| f.name()).ne(found.iter().map(|f| f.name())) {
-            return plan_err!("{NAME} takes one column of sketches, found a struct with other fields");
-        }
-        Ok(vec![sketch])
+        sketch_arguments(NAME, types, 1)
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
@@ -122,6 +115,7 @@ impl Accumulator for Union {
 
     fn size(&self) -> usize {
         let strings = |h: &Header| h.pool.capacity() + h.numerics.capacity() + h.recipe.augment.capacity();
+        // The origin's schema is small beside the sums of any pool.
         size_of::<Self>() + self.sketch.as_ref().map_or(0, |(header, sum)| strings(header) + sum.bytes())
     }
 }
