@@ -10,9 +10,12 @@ mod declared;
 mod specs;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
-pub use choices::{Allocation, Curve, Encoding, Init, LabelKind, Method, Network, OnNull, OptimizerKind, PoolKind};
+pub use choices::{
+    Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, PoolKind,
+};
 pub use contradictions::check_given;
 pub use declared::{Declared, ImageSize, Range, Ranges};
 pub use specs::{Kind, OptionSpec, SPECS};
@@ -45,6 +48,7 @@ pub struct Options {
     pub alpha: f64,
     pub beta: f64,
     pub init: Init,
+    pub warm_start: Option<String>,
     pub label_kind: LabelKind,
     pub mosaic: usize,
     pub augment: String,
@@ -53,6 +57,9 @@ pub struct Options {
     pub curve: Curve,
     pub encoding: Encoding,
     pub reservoir_per_class: Option<usize>,
+    pub moments: Moments,
+    pub moment_dim: Option<usize>,
+    pub input: Option<Input>,
     pub on_null: OnNull,
     pub optimizer: OptimizerKind,
     pub learning_rate: Option<f64>,
@@ -85,6 +92,7 @@ impl Default for Options {
             alpha: 0.5,
             beta: 0.5,
             init: Init::Real,
+            warm_start: None,
             label_kind: LabelKind::Hard,
             mosaic: 1,
             augment: "none".into(),
@@ -93,6 +101,9 @@ impl Default for Options {
             curve: Curve::Auto,
             encoding: Encoding::Source,
             reservoir_per_class: None,
+            moments: Moments::None,
+            moment_dim: None,
+            input: None,
             on_null: OnNull::Error,
             optimizer: OptimizerKind::Adam,
             learning_rate: None,

@@ -85,6 +85,26 @@ choice! {
     }
 }
 choice! {
+    /// What the rows of the source are.
+    Input {
+        /// Rows to sketch.
+        Rows = "rows",
+        /// Sketches, each with its label beside it.
+        Sketches = "sketches",
+    }
+}
+choice! {
+    /// Which second moments of the features a sketch has.
+    Moments {
+        /// None.
+        None = "none",
+        /// Those of all classes together.
+        Pooled = "pooled",
+        /// Those of each class.
+        Class = "class",
+    }
+}
+choice! {
     /// What labels the synthetic rows carry.
     LabelKind {
         /// One class a row, in the source's own label column.

@@ -6,7 +6,8 @@ use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
 use super::{
-    Allocation, Curve, Encoding, Init, LabelKind, Method, Network, OnNull, OptimizerKind, Options, PoolKind, Value,
+    Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, Options,
+    PoolKind, Value,
 };
 use crate::error::Result;
 
@@ -219,6 +220,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown
     ),
     spec!(
+        warm_start,
+        Kind::Text,
+        "A file of synthetic rows of the same columns, made before, that the rows of each class start from in place of init. It holds traces of the rows it was made of.",
+        text_option,
+        shown_option
+    ),
+    spec!(
         label_kind,
         Kind::Choice(LabelKind::VALUES),
         "What labels the synthetic rows carry: 'hard', one class a row.",
@@ -272,6 +280,27 @@ pub static SPECS: &[OptionSpec] = &[
         Kind::Integer,
         "Real rows kept per class to start or choose from. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
+        shown_option
+    ),
+    spec!(
+        moments,
+        Kind::Choice(Moments::VALUES),
+        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'.",
+        |n, v| Moments::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        moment_dim,
+        Kind::Integer,
+        "Dimensions that features are projected to, by seed, before their second moments are taken. Default: 256, or the features' length where that is less.",
+        |n, v| int_option(n, v, 1, 4096),
+        shown_option
+    ),
+    spec!(
+        input,
+        Kind::Choice(Input::VALUES),
+        "What the source's rows are: 'rows', or 'sketches' beside their labels. Default: told by the columns' types.",
+        |n, v| Input::parse(n, &text(n, v)?).map(Some),
         shown_option
     ),
     spec!(

@@ -40,6 +40,11 @@ impl Header {
         self.recipe.scaling.table().map(TableScaling::missing).unwrap_or_default()
     }
 
+    /// Whether sketches of different machines or versions were merged.
+    pub fn is_mixed(&self) -> bool {
+        self.numerics.contains(JOINED)
+    }
+
     /// Refuses a header that doesn't belong with this one, with both values named; joins differing numerics tags.
     ///
     /// The path of a pool file may differ: the fingerprint says whether it is the same pool.

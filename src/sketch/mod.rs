@@ -20,6 +20,7 @@ pub use header::{FORMAT, Header};
 pub use origin::{Origin, OriginFeature};
 pub use projection::NORM_EPSILON;
 pub use reservoir::{Kept, Reservoir};
+pub(crate) use schema_bytes::{read as schema_from_bytes, write as schema_to_bytes};
 pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
 pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
 

@@ -16,14 +16,14 @@ const MOST_FIELDS: usize = 100_000;
 const MOST_LEVELS: usize = 32;
 
 /// `schema` as an Arrow IPC message (a flatbuffer without the stream's prefix): the same schema gives the same bytes.
-pub(super) fn write(schema: &Schema) -> Vec<u8> {
+pub(crate) fn write(schema: &Schema) -> Vec<u8> {
     let mut dictionaries = DictionaryTracker::new(false);
     let options = IpcWriteOptions::default();
     IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut dictionaries, &options).ipc_message
 }
 
 /// The schema in `bytes`; else what is wrong with them.
-pub(super) fn read(bytes: &[u8]) -> Result<Schema, String> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Schema, String> {
     if bytes.len() > MOST_BYTES {
         return Err(format!("{} bytes, expected at most {MOST_BYTES}", bytes.len()));
     }

@@ -12,7 +12,7 @@ use crate::arrow::datatypes::DataType;
 use crate::sketch;
 
 /// The function's name.
-const NAME: &str = "distill_difference";
+pub(super) const NAME: &str = "distill_difference";
 
 /// The function `distill_difference(sketch, part) -> sketch`: the rows of `part` taken back from `sketch`.
 ///

@@ -27,6 +27,7 @@ use super::cpu::pool_time;
 use super::fold::{no_rows, too_many_classes};
 use super::job::{CLASS, CancelOnDrop, Job, SKETCH, only_child};
 use super::progress::{Event, Notify};
+use crate::arrow::array::Array;
 use crate::arrow::compute::SortOptions;
 use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
@@ -232,15 +233,24 @@ impl Run {
     /// All sketches, sorted by label.
     async fn collect(&self, mut input: SendableRecordBatchStream, reservation: &MemoryReservation) -> Result<Sketches> {
         let mut all: Option<Sketches> = None;
+        let classes = Arc::new(self.job.layout.classes(&self.job.options)?);
         while let Some(batch) = input.next().await.transpose()? {
             let label_name = self.job.label_name().to_string();
-            let so_far = all.take();
+            let (so_far, classes) = (all.take(), Arc::clone(&classes));
             let add = move || {
                 let mut all = so_far;
                 let labels = Label::from_array(&label_name, batch.column(CLASS))?;
                 let column = as_struct_array(batch.column(SKETCH))?;
                 for (row, label) in labels.into_iter().enumerate() {
-                    let Some(label) = label else { continue };
+                    let label = label.ok_or_else(|| {
+                        Error::column(
+                            &label_name,
+                            "a sketch whose label is NULL; leave it out by a WHERE in the source",
+                        )
+                    })?;
+                    if column.is_null(row) || classes.as_ref().as_ref().is_some_and(|kept| !kept.contains(&label)) {
+                        continue;
+                    }
                     let (header, sketch) = sketch::from_array(column, row)?;
                     all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, &header, sketch)?;
                 }
@@ -252,7 +262,17 @@ impl Run {
                 self.reserve(reservation, all.classes.values().map(|s| s.bytes()).sum())?;
             }
         }
-        let sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        // The pool may lie elsewhere than where the sketches were made: its fingerprint is checked when it is read.
+        if let Some(path) = &self.job.options.pool_file {
+            sketches.header.recipe.source = crate::extract::Source::File { path: path.clone() };
+        }
+        if sketches.header.is_mixed() {
+            tracing::warn!(
+                numerics = sketches.header.numerics,
+                "sketches of different machines or versions: bits may differ from those of one"
+            );
+        }
         if let (1, Some(only)) = (sketches.classes.len(), sketches.classes.keys().next()) {
             return Err(Error::Data(format!(
                 "distill: {} has one class only, {} in column '{}'; at least two are needed",

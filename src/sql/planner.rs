@@ -196,7 +196,7 @@ fn constant(
 }
 
 /// An option's value from a scalar; `None` for types that no option takes.
-fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
+pub(super) fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
     if scalar.is_null() {
         return Some(Value::Null);
     }

@@ -23,6 +23,7 @@ use super::locate::Locator;
 use super::peek::{first_shape, hints};
 use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
+use super::sketch_source::{self, SketchSource};
 use super::source::{fingerprint, forget_files, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
@@ -38,8 +39,10 @@ pub(super) struct DistillTable {
     job: Arc<Job>,
     /// The job's name, unique in the process.
     name: String,
-    /// The source, projected to the features, then the label.
+    /// The source, projected to the features, then the label; of sketches to the label, then the sketch.
     input: LogicalPlan,
+    /// Whether the source's rows are sketches.
+    is_sketched: bool,
     schema: SchemaRef,
 }
 
@@ -54,15 +57,19 @@ impl DistillTable {
     ) -> Result<Self> {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
+        if let Some(column) = sketch_source::column(&source, &options)? {
+            let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+            let SketchSource { layout, options, input } =
+                SketchSource::open(state, source, column, &name, options).await?;
+            let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
+            let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+            return Ok(Self { job, name: job_name, input, is_sketched: true, schema });
+        }
         let schema = schema_with_metadata(state, &source, &scans).await?;
         let hints = hints(state, &source, &schema, &scans).await;
         let layout = Layout::infer_with(&schema, &options, &hints).map_err(planned)?;
-        let output = layout.output_schema(&options).map_err(planned)?;
-        let output = with_weight_column(&output, &options).map_err(planned)?;
-
-        let mut metadata = output.metadata().clone();
-        metadata.insert(PROVENANCE_KEY.into(), provenance(&options, &name, &fingerprint(&source, &scans)));
-        let schema = Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata));
+        let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+        let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
 
         let columns: Vec<Expr> = layout
             .projection()
@@ -71,19 +78,31 @@ impl DistillTable {
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
         let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
-        Ok(Self { job, name: job_name, input, schema })
+        Ok(Self { job, name: job_name, input, is_sketched: false, schema })
     }
 
-    /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
-    async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
+    /// `scan`, of sketches.
+    async fn sketches(&self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let input = state.create_physical_plan(&self.input).await?;
-        if is_endless(&input) {
+        self.check_ends(&input)?;
+        Ok(input)
+    }
+
+    fn check_ends(&self, input: &Arc<dyn ExecutionPlan>) -> Result<()> {
+        if is_endless(input) {
             return plan_err!(
                 "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
                  distill((SELECT * FROM ... LIMIT 100000), ...)",
                 self.job.source
             );
         }
+        Ok(())
+    }
+
+    /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
+    async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
+        let input = state.create_physical_plan(&self.input).await?;
+        self.check_ends(&input)?;
         let job = &self.job;
         let profile: Option<Arc<dyn ExecutionPlan>> = match job.static_scaling()? {
             Some(_) => None,
@@ -99,6 +118,14 @@ impl DistillTable {
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
         Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, state.config().target_partitions()))
     }
+}
+
+/// The schema of the synthetic rows, with `provenance` in its metadata.
+fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crate::Result<SchemaRef> {
+    let output = with_weight_column(&layout.output_schema(options)?, options)?;
+    let mut metadata = output.metadata().clone();
+    metadata.insert(PROVENANCE_KEY.into(), provenance);
+    Ok(Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata)))
 }
 
 /// Whether the rows of `plan` never end. A limit that the optimizer has pushed into an endless scan leaves it marked as endless.
@@ -127,8 +154,9 @@ impl TableProvider for DistillTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         forget_files(state.runtime_env(), &self.name)?;
-        let extract = Arc::new(self.extract(state).await?);
-        let merged = union_by_class(extract, state.config().target_partitions())?;
+        let sketches: Arc<dyn ExecutionPlan> =
+            if self.is_sketched { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
+        let merged = union_by_class(sketches, state.config().target_partitions())?;
         let distill =
             DistillExec::try_new(Arc::clone(&self.job), merged, Arc::clone(&self.schema), projection.cloned())?;
         Ok(Arc::new(distill))

@@ -1,7 +1,9 @@
 //! Sketches as values: added, taken back, compared, stored.
 
 mod algebra;
+mod as_source;
 mod history;
+mod sketch_agg;
 
 use std::sync::Arc;
 
