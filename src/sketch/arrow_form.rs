@@ -25,6 +25,9 @@
 //! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32 | real rows, smallest hash first |
 //! | `sections` | LargeList of struct `name`: Utf8, `parameters`: Utf8, `integers`: LargeList of LargeList of Int64, `numbers`: LargeList of LargeList of Float64 | optional parts by name, their parameters as JSON |
 //!
+//! The one section so far is `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
+//! for and the values `clipped`, and the `rows`; `integers` has for each extractor the packed upper triangle of the sums of products, or nothing where all are 0.
+//!
 //! The type is the same for every pool, and stays: what comes later are sections. A reader refuses a section that it doesn't know, since
 //! sums that were changed by it (by noise, say) mean something else. Nothing is kept in schema or field metadata, which query engines
 //! drop: a sketch is recognised by its fields ([`is_sketch`]).
@@ -32,6 +35,8 @@
 //! A sketch with a reservoir holds real rows, and exact sums can reveal rows too: it is as private as its source.
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::arrow::array::{
     Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float32Array, Float64Array,
@@ -42,8 +47,9 @@ use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::take;
 use crate::arrow::datatypes::{DataType, Field, Fields};
 use crate::error::{Error, Result};
+use crate::sketch::moments::UNITS;
 use crate::sketch::{
-    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MemberSums, Origin,
+    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MemberSums, MomentsHeader, Origin,
 };
 
 /// The struct's type; the same for every pool (sums are LargeList).
@@ -207,9 +213,52 @@ fn thresholds(sketches: &[ClassSketch]) -> Result<ArrayRef> {
     Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(thresholds, 16)?))
 }
 
-fn sections(_header: &Header, sketches: &[ClassSketch]) -> Result<ArrayRef> {
-    let none = new_empty_array(&DataType::Struct(section_fields()));
-    lists(none, sketches.iter().map(|_| 0))
+/// The name of the section of second moments.
+pub(super) const SECOND_MOMENTS: &str = "second_moments";
+
+/// What the section of second moments says beside its sums.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MomentParameters {
+    /// Kind, dimensions and bounds.
+    #[serde(flatten)]
+    pub(super) header: MomentsHeader,
+    /// Units that each bound stands for.
+    pub(super) units: i16,
+    /// Rows.
+    pub(super) rows: u64,
+    /// Values that were clipped, one count an extractor.
+    pub(super) clipped: Vec<u64>,
+}
+
+fn sections(header: &Header, sketches: &[ClassSketch]) -> Result<ArrayRef> {
+    let Some(moments) = &header.moments else {
+        let none = new_empty_array(&DataType::Struct(section_fields()));
+        return lists(none, sketches.iter().map(|_| 0));
+    };
+    let mut parameters = vec![];
+    for sketch in sketches {
+        let said = MomentParameters {
+            header: moments.clone(),
+            units: UNITS,
+            rows: sketch.moment_rows,
+            clipped: sketch.members.iter().map(|m| m.moments_clipped).collect(),
+        };
+        parameters.push(serde_json::to_string(&said).map_err(|e| Error::Sketch(format!("second moments: {e}")))?);
+    }
+    // Sums that are all 0 are written as none, however they came to be.
+    let sums = |m: &MemberSums| if m.moments.iter().all(|sum| *sum == 0) { 0 } else { m.moments.len() };
+    let members: Vec<&MemberSums> = sketches.iter().flat_map(|s| &s.members).collect();
+    let values: Vec<i64> = members.iter().flat_map(|m| &m.moments[..sums(m)]).copied().collect();
+    let inner = lists(Arc::new(Int64Array::from(values)), members.iter().map(|m| sums(m)))?;
+    let numbers = lists(new_empty_array(&DataType::Float64), std::iter::empty())?;
+    let columns = vec![
+        Arc::new(StringArray::from(vec![SECOND_MOMENTS; sketches.len()])) as ArrayRef,
+        Arc::new(StringArray::from(parameters)),
+        lists(inner, sketches.iter().map(|s| s.members.len()))?,
+        lists(numbers, sketches.iter().map(|_| 0))?,
+    ];
+    let structs = StructArray::try_new_with_length(section_fields(), columns, None, sketches.len())?;
+    lists(Arc::new(structs), sketches.iter().map(|_| 1))
 }
 
 fn missing(sketches: &[ClassSketch]) -> Result<ArrayRef> {

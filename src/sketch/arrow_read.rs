@@ -7,10 +7,14 @@ use crate::arrow::compute::{CastOptions, cast_with_options};
 use crate::arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
 use crate::extract::PoolRecipe;
-use crate::sketch::arrow_form::{extractor_fields, feature_fields, kept_fields, list, section_fields};
+use crate::options::Moments;
+use crate::sketch::arrow_form::{
+    MomentParameters, SECOND_MOMENTS, extractor_fields, feature_fields, kept_fields, list, section_fields,
+};
+use crate::sketch::moments::{UNITS, rows_after};
 use crate::sketch::{
-    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums, Origin,
-    OriginFeature, Reservoir, schema_bytes,
+    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums,
+    MomentsHeader, Origin, OriginFeature, Reservoir, schema_bytes,
 };
 
 /// Most bytes of a text that is read.
@@ -42,13 +46,22 @@ pub fn from_array(array: &StructArray, row: usize) -> Result<(Header, ClassSketc
             return Err(damaged(name, format!("expected {expected}, found {found}")));
         }
     }
-    let header = reader.header()?;
-    let sketch = reader.sketch(&header)?;
+    let mut header = reader.header()?;
+    let moments = reader.moments(&header.recipe)?;
+    header.moments = moments.as_ref().map(|moments| moments.said.header.clone());
+    let sketch = reader.sketch(&header, moments)?;
     Ok((header, sketch))
 }
 
 fn damaged(field: &str, message: impl std::fmt::Display) -> Error {
     Error::Sketch(format!("field '{field}': {message}; the sketch is damaged, make it again"))
+}
+
+/// The section of second moments.
+struct ReadMoments {
+    said: MomentParameters,
+    /// One entry an extractor.
+    sums: Vec<Vec<i64>>,
 }
 
 /// One row of an array of sketches.
@@ -102,6 +115,7 @@ impl Reader<'_> {
         recipe.check_sound().map_err(|message| damaged("recipe", message))?;
         Ok(Header {
             origin: self.origin()?,
+            moments: None,
             pool: self.text("pool")?,
             recipe,
             frequencies: self.number("frequencies", 1 << 20)? as usize,
@@ -152,15 +166,32 @@ impl Reader<'_> {
         Ok(Some(origin))
     }
 
-    fn sketch(&self, header: &Header) -> Result<ClassSketch> {
+    fn sketch(&self, header: &Header, moments: Option<ReadMoments>) -> Result<ClassSketch> {
         let count = self.number("count", MAX_COUNT)?;
         let clipped = self.number("clipped", i64::MAX as u64)?;
-        self.sections()?;
+        let mut members = self.members(header, count)?;
+        let mut moment_rows = 0;
+        if let Some(ReadMoments { said, sums }) = moments {
+            moment_rows = said.rows;
+            if said.header.kind == Moments::Class && moment_rows != count {
+                return Err(damaged(SECOND_MOMENTS, format!("{moment_rows} rows in a sketch of {count}")));
+            }
+            for (n, ((member, sums), clipped)) in members.iter_mut().zip(sums).zip(said.clipped).enumerate() {
+                (member.moments, member.moments_clipped) = (sums, clipped);
+                if let Some((at, sum)) = member.impossible_moment(moment_rows, said.header.dim) {
+                    return Err(damaged(
+                        SECOND_MOMENTS,
+                        format!("sum {at} of extractor {n} is {sum}, which {moment_rows} rows can't have"),
+                    ));
+                }
+            }
+        }
         Ok(ClassSketch {
             count,
             clipped,
             missing: self.missing(header, count)?,
-            members: self.members(header, count)?,
+            members,
+            moment_rows,
             reservoir: self.reservoir(header, count)?,
         })
     }
@@ -205,6 +236,7 @@ impl Reader<'_> {
                 embedding: read("embedding", &embedding, header.recipe.feature_len())?,
                 cos: read("cos", &cos, header.frequencies)?,
                 sin: read("sin", &sin, header.frequencies)?,
+                ..MemberSums::default()
             };
             if let Some((name, at, sum)) = member.too_large(count) {
                 let path = format!("extractors[{i}].{name}");
@@ -215,18 +247,62 @@ impl Reader<'_> {
         Ok(members)
     }
 
-    /// Refuses sections that this version doesn't know.
-    fn sections(&self) -> Result<()> {
+    /// The sections; one that this version doesn't know is refused.
+    fn moments(&self, recipe: &PoolRecipe) -> Result<Option<ReadMoments>> {
         let structs = self.list("sections", DataType::Struct(section_fields()))?;
-        let column = structs.as_struct().column_by_name("name").ok_or_else(|| damaged("sections.name", "missing"))?;
-        let names = without_nulls("sections.name", column, &DataType::Utf8)?;
-        match names.as_string::<i32>().iter().flatten().next() {
-            Some(name) => Err(Error::Sketch(format!(
+        let structs = structs.as_struct();
+        let column = |name: &str, data_type: &DataType| {
+            let path = format!("sections.{name}");
+            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
+            without_nulls(&path, column, data_type)
+        };
+        let names = column("name", &DataType::Utf8)?;
+        let unknown = names.as_string::<i32>().iter().flatten().find(|name| *name != SECOND_MOMENTS);
+        if let Some(name) = unknown {
+            return Err(Error::Sketch(format!(
                 "a section '{}' that this version doesn't know; read it with the version that made it",
                 name.escape_debug()
-            ))),
-            None => Ok(()),
+            )));
         }
+        match structs.len() {
+            0 => return Ok(None),
+            1 => {}
+            n => return Err(damaged("sections", format!("{n} of one name"))),
+        }
+        let wrong = |message: String| damaged(SECOND_MOMENTS, message);
+        let parameters = column("parameters", &DataType::Utf8)?;
+        let said: MomentParameters =
+            serde_json::from_str(parameters.as_string::<i32>().value(0)).map_err(|e| wrong(e.to_string()))?;
+        let MomentsHeader { kind, dim, bounds } = &said.header;
+        let extractors = recipe.extractors;
+        if *kind == Moments::None || *dim == 0 || *dim > recipe.feature_len() || *dim > 1 << 16 || said.units != UNITS {
+            return Err(wrong(format!("impossible parameters, {dim} dimensions")));
+        }
+        if bounds.len() != extractors
+            || said.clipped.len() != extractors
+            || bounds.iter().any(|b| !b.is_normal() || *b < 0.0)
+        {
+            return Err(wrong(format!(
+                "expected a positive bound and a count of clipped values for each of {extractors} extractors"
+            )));
+        }
+        rows_after(said.rows, 0)?;
+        let lists = column("integers", &list(list(DataType::Int64)))?.as_list::<i64>().value(0);
+        let lists = without_nulls("sections.integers", &lists, &list(DataType::Int64))?;
+        if lists.len() != extractors {
+            return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
+        }
+        let mut sums = vec![];
+        for i in 0..extractors {
+            let values = lists.as_list::<i64>().value(i);
+            let expected = said.header.len();
+            if values.len() != expected && !values.is_empty() {
+                return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", values.len())));
+            }
+            let values = without_nulls("sections.integers", &values, &DataType::Int64)?;
+            sums.push(values.as_primitive::<Int64Type>().values().to_vec());
+        }
+        Ok(Some(ReadMoments { said, sums }))
     }
 
     fn reservoir(&self, header: &Header, count: u64) -> Result<Reservoir> {

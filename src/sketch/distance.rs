@@ -85,6 +85,7 @@ mod tests {
             clipped: 0,
             missing: vec![],
             members: vec![member],
+            moment_rows: 0,
             reservoir: Reservoir::new(0),
         }
     }

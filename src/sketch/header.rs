@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::extract::{PoolRecipe, Scaling, Source};
 use crate::rows::TableScaling;
 use crate::rows::table::Missing;
-use crate::sketch::Origin;
+use crate::sketch::{MomentsHeader, Origin};
 
 /// The format's name and version, first field of every sketch.
 pub const FORMAT: &str = "datafusion-distill/sketch/1";
@@ -30,6 +30,8 @@ pub struct Header {
     pub reservoir: usize,
     /// Kernel path, version and device: bits are the same within one tag. Tags that differ merge into both, joined by ` + `.
     pub numerics: String,
+    /// How second moments were made; `None`: there are none.
+    pub moments: Option<MomentsHeader>,
     /// Where the rows come from; `None`: that isn't known.
     pub origin: Option<Origin>,
 }
@@ -73,6 +75,8 @@ impl Header {
         differ("frequencies", &self.frequencies, &other.frequencies);
         differ("frequency seed", &self.frequency_seed, &other.frequency_seed);
         differ("reservoir_per_class", &self.reservoir, &other.reservoir);
+        let moments = |header: &Header| MomentsHeader::described(header.moments.as_ref());
+        differ("second moments", &moments(self), &moments(other));
         if !differences.is_empty() {
             return Err(Error::Sketch(format!(
                 "these sketches were made differently and don't merge: {}; make them with the same options and seed",
@@ -145,6 +149,7 @@ pub(crate) mod tests {
             frequency_seed: 5,
             reservoir: 3,
             numerics: "portable 0.1.0 cpu".into(),
+            moments: None,
             origin: None,
         }
     }

@@ -82,6 +82,7 @@ mod tests {
                 clipped: 0,
                 missing: vec![],
                 members: vec![MemberSums::default(); 3],
+                moment_rows: 0,
                 reservoir: Reservoir::new(reservoir),
             };
             for i in 0..n {
