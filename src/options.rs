@@ -21,6 +21,8 @@ pub use declared::{Declared, ImageSize, Range, Ranges};
 pub use specs::{Kind, OptionSpec, SPECS};
 pub use value::{AUGMENTS, Value};
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result, nearest_hint};
 
 /// The options of a distillation job. `None` means: chosen from the rows, see the option's documentation.
@@ -44,6 +46,8 @@ pub struct Options {
     pub depth: Option<usize>,
     pub pool: PoolKind,
     pub pool_file: Option<String>,
+    /// No option of its own: what `pool_file` holds, where it isn't a local file.
+    pub pool_bytes: Option<PoolBytes>,
     pub frequencies: Option<usize>,
     pub alpha: f64,
     pub beta: f64,
@@ -68,6 +72,16 @@ pub struct Options {
     pub threads: Option<usize>,
 }
 
+/// The bytes of a pool file that was fetched from elsewhere.
+#[derive(Clone, PartialEq)]
+pub struct PoolBytes(pub Arc<Vec<u8>>);
+
+impl std::fmt::Debug for PoolBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PoolBytes({} bytes)", self.0.len())
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -88,6 +102,7 @@ impl Default for Options {
             depth: None,
             pool: PoolKind::Random,
             pool_file: None,
+            pool_bytes: None,
             frequencies: None,
             alpha: 0.5,
             beta: 0.5,

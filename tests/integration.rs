@@ -1,4 +1,5 @@
 mod cli;
+mod hostile;
 mod schemas;
 mod sketches;
 mod slt;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
 use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
 use crate::kernels::{Transform, Wants};
-use crate::options::{Network, Options};
+use crate::options::{AUGMENTS, Network, Options};
 use crate::random::stream;
 use crate::rows::Shape;
 
@@ -69,7 +69,7 @@ impl PoolRecipe {
 
     /// The scaling that the option `pool_file` brings; `None` without the option, or if the file has no recipe.
     pub fn scaling_of_file(options: &Options) -> Result<Option<Scaling>> {
-        let file = options.pool_file.as_ref().map(|path| PoolFile::read(path)).transpose()?;
+        let file = options.pool_file.as_ref().map(|path| PoolFile::of(path, options)).transpose()?;
         Ok(file.and_then(|file| file.header).map(|header| header.recipe.scaling))
     }
 
@@ -87,7 +87,7 @@ impl PoolRecipe {
             return Err(Error::option("augment", message));
         }
         if let Some(path) = &options.pool_file {
-            return PoolFile::read(path)?.recipe(path, shape, scaling);
+            return PoolFile::of(path, options)?.recipe(path, shape, scaling);
         }
         let (width, depth) = match shape {
             Shape::Picture { channels, height, width } => {
@@ -149,6 +149,10 @@ impl PoolRecipe {
             && (Shape::Vector { len: table.raw_len() } != self.shape || table.input_len() > 1 << 20)
         {
             return Err("the scaling is of other columns than the row's".into());
+        }
+        let known = |part: &str| AUGMENTS.contains(&part);
+        if self.augment != "none" && !self.augment.split('_').all(known) {
+            return Err(format!("'{}' is no augmentation", self.augment.escape_debug()));
         }
         let fits = match (self.network, self.shape) {
             (Network::ConvNet, Shape::Picture { channels, .. }) => matches!(channels, 1 | 3),
@@ -248,6 +252,11 @@ impl Pool {
     /// Builds the pool of `recipe` on `device`. Weights of extractor N are drawn from the stream `extractor N`, its transform from `transform N`.
     /// A file that can't be read, or whose tensors don't fit the recipe, is an [`Error::Pool`] that names file and tensor.
     pub fn build(recipe: &PoolRecipe, device: &Device) -> Result<Self> {
+        Self::build_for(recipe, device, &Options::default())
+    }
+
+    /// [`Pool::build`] where a file's bytes may be in `options`, fetched from elsewhere.
+    pub fn build_for(recipe: &PoolRecipe, device: &Device, options: &Options) -> Result<Self> {
         let (nets, transform_seed) = match &recipe.source {
             Source::Random { seed } => {
                 let nets: Result<Vec<_>> = (0..recipe.extractors)
@@ -268,7 +277,7 @@ impl Pool {
                 (nets?, *seed)
             }
             Source::File { path } => {
-                let file = PoolFile::read(path)?;
+                let file = PoolFile::of(path, options)?;
                 let nets = nets_of_file(recipe, path, &file, device)?;
                 (nets, file.header.map_or(0, |h| h.transform_seed))
             }

@@ -285,7 +285,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         moments,
         Kind::Choice(Moments::VALUES),
-        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'.",
+        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'. No objective uses them yet.",
         |n, v| Moments::parse(n, &text(n, v)?),
         shown
     ),

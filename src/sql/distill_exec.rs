@@ -33,9 +33,9 @@ use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
-use crate::rows::{self, Label};
+use crate::rows::{self, Label, Rows};
 use crate::sketch::{self, Sketches};
-use crate::synthesize::{Progress, synthesize, working_bytes};
+use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(super) struct DistillExec {
     job: Arc<Job>,
     /// Columns `[class, sketch]`.
     input: Arc<dyn ExecutionPlan>,
+    /// The rows that the synthetic ones start from: the features, then the label.
+    warm: Option<Arc<dyn ExecutionPlan>>,
     /// The whole rows' schema.
     schema: SchemaRef,
     /// The columns asked for; the rows are made whole all the same.
@@ -55,6 +57,7 @@ impl DistillExec {
     pub(super) fn try_new(
         job: Arc<Job>,
         input: Arc<dyn ExecutionPlan>,
+        warm: Option<Arc<dyn ExecutionPlan>>,
         schema: SchemaRef,
         projection: Option<Vec<usize>>,
     ) -> Result<Self> {
@@ -74,6 +77,7 @@ impl DistillExec {
         Ok(Self {
             job,
             input,
+            warm,
             schema,
             projection,
             properties: Arc::new(properties),
@@ -145,11 +149,11 @@ impl ExecutionPlan for DistillExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        std::iter::once(&self.input).chain(&self.warm).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        InputDistributionRequirements::new(vec![Distribution::SinglePartition])
+        InputDistributionRequirements::new(self.children().iter().map(|_| Distribution::SinglePartition).collect())
     }
 
     fn apply_expressions(
@@ -165,7 +169,9 @@ impl ExecutionPlan for DistillExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
-        Ok(Arc::new(Self::try_new(job, only_child(children)?, schema, self.projection.clone())?))
+        let mut children = children;
+        let warm = if self.warm.is_some() { children.pop() } else { None };
+        Ok(Arc::new(Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -178,6 +184,7 @@ impl ExecutionPlan for DistillExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(0, Arc::clone(&context))?;
+        let warm = self.warm.as_ref().map(|warm| warm.execute(0, Arc::clone(&context))).transpose()?;
         let new = || MetricBuilder::new(&self.metrics);
         let run = Run {
             job: Arc::clone(&self.job),
@@ -190,7 +197,7 @@ impl ExecutionPlan for DistillExec {
             output_rows: new().output_rows(partition),
             context,
         };
-        let batches = futures::stream::once(run.batches(input));
+        let batches = futures::stream::once(run.batches(input, warm));
         let stream = batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
@@ -214,12 +221,20 @@ struct Run {
 }
 
 impl Run {
-    async fn batches(self, input: SendableRecordBatchStream) -> Result<Vec<RecordBatch>> {
+    async fn batches(
+        self,
+        input: SendableRecordBatchStream,
+        warm: Option<SendableRecordBatchStream>,
+    ) -> Result<Vec<RecordBatch>> {
         let cancel = CancelOnDrop::default();
         let reservation = MemoryConsumer::new("Distill").register(self.context.memory_pool());
         let sketches = self.collect(input, &reservation).await?;
         self.classes.add(sketches.classes.len());
-        let rows = self.synthesize(sketches, &cancel, &reservation).await?;
+        let start = match warm {
+            Some(warm) => Some(self.warm_rows(warm, &sketches, &reservation).await?),
+            None => None,
+        };
+        let rows = self.synthesize(sketches, start, &cancel, &reservation).await?;
         self.output_rows.add(rows.num_rows());
         let rows = match &self.projection {
             Some(columns) => rows.project(columns)?,
@@ -285,9 +300,31 @@ impl Run {
         Ok(sketches)
     }
 
+    /// The rows of option `warm_start`, decoded.
+    async fn warm_rows(
+        &self,
+        mut input: SendableRecordBatchStream,
+        sketches: &Sketches,
+        reservation: &MemoryReservation,
+    ) -> Result<Rows> {
+        let recipe = Arc::new(sketches.header.recipe.clone());
+        let mut all = Rows { shape: recipe.shape, values: vec![], labels: vec![], skipped: 0 };
+        while let Some(batch) = input.next().await.transpose()? {
+            let (job, recipe, first_row) = (Arc::clone(&self.job), Arc::clone(&recipe), all.labels.len() as u64);
+            let place = format!("{}, ", self.job.options.warm_start.as_deref().unwrap_or("warm_start"));
+            let decode = move || job.decode(&batch, Some(&recipe.scaling), Some(recipe.shape), &place, first_row);
+            let rows = self.job.run(decode).await?;
+            reservation.try_grow(rows.values.len() * size_of::<f32>())?;
+            all.values.extend(rows.values);
+            all.labels.extend(rows.labels);
+        }
+        Ok(all)
+    }
+
     async fn synthesize(
         &self,
         sketches: Sketches,
+        start: Option<Rows>,
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
@@ -304,7 +341,7 @@ impl Run {
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let rows = synthesize(&sketches, &job.options, &mut observe)?;
+            let rows = synthesize_from(&sketches, &job.options, start.as_ref(), &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
             let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
             rows::append_weights(&batch, &schema, rows.weights)

@@ -249,7 +249,7 @@ impl Fold {
         })?;
         let job = Arc::clone(&self.job);
         let make = move || {
-            let pool = Pool::build(&recipe, &extract::device(&job.options.device)?)?;
+            let pool = Pool::build_for(&recipe, &extract::device(&job.options.device)?, &job.options)?;
             Ok(Tools { sketcher: Sketcher::new(Arc::new(pool), &job.options)?, _reservation: reservation })
         };
         let tools = Arc::new(self.job.run(make).await?);

@@ -8,7 +8,7 @@ use datafusion::common::{Column, plan_err};
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
@@ -24,7 +24,7 @@ use super::peek::{first_shape, hints};
 use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
 use super::sketch_source::{self, SketchSource};
-use super::source::{fingerprint, forget_files, scans};
+use super::source::{fingerprint, forget_files, open_files, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
@@ -43,6 +43,8 @@ pub(super) struct DistillTable {
     input: LogicalPlan,
     /// Whether the source's rows are sketches.
     is_sketched: bool,
+    /// The rows that the synthetic ones start from, projected to the features, then the label.
+    warm: Option<LogicalPlan>,
     schema: SchemaRef,
 }
 
@@ -62,8 +64,9 @@ impl DistillTable {
             let SketchSource { layout, options, input } =
                 SketchSource::open(state, source, column, &name, options).await?;
             let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
+            let warm = warm_start(state, &layout, &options, &job_name).await?;
             let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
-            return Ok(Self { job, name: job_name, input, is_sketched: true, schema });
+            return Ok(Self { job, name: job_name, input, is_sketched: true, warm, schema });
         }
         let schema = schema_with_metadata(state, &source, &scans).await?;
         let hints = hints(state, &source, &schema, &scans).await;
@@ -77,8 +80,9 @@ impl DistillTable {
             .map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))))
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
+        let warm = warm_start(state, &layout, &options, &job_name).await?;
         let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
-        Ok(Self { job, name: job_name, input, is_sketched: false, schema })
+        Ok(Self { job, name: job_name, input, is_sketched: false, warm, schema })
     }
 
     /// `scan`, of sketches.
@@ -120,6 +124,31 @@ impl DistillTable {
     }
 }
 
+/// The plan that reads the rows of option `warm_start`.
+async fn warm_start(
+    state: &SessionState,
+    layout: &Layout,
+    options: &Options,
+    job: &str,
+) -> Result<Option<LogicalPlan>> {
+    let Some(path) = &options.warm_start else { return Ok(None) };
+    let rows = open_files(state, path, &format!("{job}-warm")).await?;
+    let mut columns = vec![];
+    for position in layout.projection() {
+        let expected = layout.schema.field(position);
+        let found = rows.schema().fields().iter().position(|f| f.name() == expected.name());
+        let Some(found) = found else {
+            return plan_err!(
+                "option 'warm_start': '{path}' has no column '{}'; it takes rows of the source's columns",
+                expected.name()
+            );
+        };
+        let column = Expr::Column(Column::from(rows.schema().qualified_field(found)));
+        columns.push(column.cast_to(expected.data_type(), rows.schema())?.alias(expected.name()));
+    }
+    Ok(Some(LogicalPlanBuilder::from(rows).project(columns)?.build()?))
+}
+
 /// The schema of the synthetic rows, with `provenance` in its metadata.
 fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crate::Result<SchemaRef> {
     let output = with_weight_column(&layout.output_schema(options)?, options)?;
@@ -157,8 +186,12 @@ impl TableProvider for DistillTable {
         let sketches: Arc<dyn ExecutionPlan> =
             if self.is_sketched { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
         let merged = union_by_class(sketches, state.config().target_partitions())?;
-        let distill =
-            DistillExec::try_new(Arc::clone(&self.job), merged, Arc::clone(&self.schema), projection.cloned())?;
+        let warm = match &self.warm {
+            Some(plan) => Some(state.create_physical_plan(plan).await?),
+            None => None,
+        };
+        let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
+        let distill = DistillExec::try_new(job, merged, warm, schema, projection.cloned())?;
         Ok(Arc::new(distill))
     }
 }

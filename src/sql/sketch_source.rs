@@ -9,8 +9,9 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, col};
 use datafusion::physical_plan::collect;
 
-use super::union_agg;
+use super::{fetch, union_agg};
 use crate::error::Error;
+use crate::extract::Source;
 use crate::options::{Input, Network, Options};
 use crate::rows::Layout;
 use crate::sketch::{self, Header};
@@ -69,6 +70,13 @@ impl SketchSource {
             );
         };
         check_options(&options, &header).map_err(planned)?;
+        let mut options = options;
+        if let (None, Source::File { path }) = (&options.pool_file, &header.recipe.source)
+            && path.contains("://")
+        {
+            options.pool_file = Some(path.clone());
+            fetch::pool_file(state.runtime_env(), &mut options)?;
+        }
         let label = label(&source, sketch, origin.label.as_deref(), &options)?;
         let beside = source.schema().field(label).clone();
         crate::rows::Label::check_type(beside.name(), beside.data_type()).map_err(planned)?;

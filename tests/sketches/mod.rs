@@ -3,6 +3,7 @@
 mod algebra;
 mod as_source;
 mod history;
+mod pools;
 mod sketch_agg;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::arrow::datatypes::{Field, Schema};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
-use crate::options::Options;
+use crate::options::{Options, PoolBytes};
 use crate::rows::{Layout, Rows, Shape};
 use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Origin, Sketcher};
 use crate::sql::job::Job;
@@ -36,8 +36,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(call: Call) -> crate::Result<Self> {
+    pub(super) fn new(call: Call, pool_bytes: Option<PoolBytes>) -> crate::Result<Self> {
         let (layout, options) = call.layout()?;
+        let options = Options { pool_bytes, ..options };
         Ok(Self { has_label: call.has_label(), ..Self::of(layout, options)? })
     }
 
@@ -64,7 +65,7 @@ impl Shared {
         }
         let options = &self.job.options;
         let recipe = PoolRecipe::choose_scaled(shape, self.known_scaling()?.clone(), options)?;
-        let pool = Pool::build(&recipe, &extract::device(&options.device)?)?;
+        let pool = Pool::build_for(&recipe, &extract::device(&options.device)?, options)?;
         Ok(Arc::clone(slot.insert(Arc::new(Sketcher::new(Arc::new(pool), options)?))))
     }
 

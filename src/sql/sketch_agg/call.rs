@@ -118,6 +118,11 @@ impl Call {
         Ok((layout, options))
     }
 
+    /// The option `pool_file`.
+    pub(super) fn pool_file(&self) -> Option<&str> {
+        self.options.iter().find(|(name, _)| name == "pool_file").map(|(_, path)| path.as_str())
+    }
+
     /// Whether the label is known.
     pub(super) fn has_label(&self) -> bool {
         self.label.is_some()

@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::expressions::Literal;
 
 use crate::arrow::datatypes::DataType;
+use crate::options::PoolBytes;
 use crate::sketch;
 use accumulator::{Shared, SketchAccumulator};
 use call::Call;
@@ -43,11 +44,17 @@ struct SketchAgg {
     signature: Signature,
     /// The extractors of the calls that run: their groups share them.
     running: Mutex<Vec<(String, Weak<Shared>)>>,
+    /// Pool files that planning has fetched, by their URL.
+    fetched: Mutex<Vec<(String, PoolBytes)>>,
 }
 
 impl Default for SketchAgg {
     fn default() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable), running: Mutex::default() }
+        Self {
+            signature: Signature::user_defined(Volatility::Immutable),
+            running: Mutex::default(),
+            fetched: Mutex::default(),
+        }
     }
 }
 
@@ -67,6 +74,13 @@ impl Hash for SketchAgg {
 }
 
 impl SketchAgg {
+    /// Keeps a pool file for the calls that were planned with it.
+    fn keep(&self, url: &str, bytes: PoolBytes) {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        fetched.retain(|(known, _)| known != url);
+        fetched.push((url.to_string(), bytes));
+    }
+
     /// What the accumulators of one call share.
     fn shared(&self, text: &str) -> Result<Arc<Shared>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +88,11 @@ impl SketchAgg {
         if let Some(shared) = running.iter().find(|(known, _)| known == text).and_then(|(_, shared)| shared.upgrade()) {
             return Ok(shared);
         }
-        let shared = Arc::new(Shared::new(Call::parse(text)?)?);
+        let call = Call::parse(text)?;
+        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes =
+            fetched.iter().find(|(url, _)| Some(url.as_str()) == call.pool_file()).map(|(_, bytes)| bytes.clone());
+        let shared = Arc::new(Shared::new(call, bytes)?);
         running.push((text.to_string(), Arc::downgrade(&shared)));
         Ok(shared)
     }

@@ -16,16 +16,16 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::scalar::ScalarValue;
 
-use super::NAME;
 use super::accumulator::Shared;
 use super::call::{self, Call};
+use super::{NAME, SketchAgg};
 use crate::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use crate::options::Options;
 use crate::rows::Layout;
-use crate::sql::DistillConfig;
 use crate::sql::lineage::schema_with_metadata;
 use crate::sql::session::block_on;
 use crate::sql::source::scans;
+use crate::sql::{DistillConfig, fetch};
 
 /// Resolves calls of `distill_sketch_agg`: options, session's settings, the source's schema with the metadata of its files, the label.
 #[derive(Debug)]
@@ -63,12 +63,21 @@ impl ResolveSketchCalls {
             features = args;
             call::set_options(&mut options, &constant)?;
         }
+        fetch::pool_file(&self.runtime, &mut options)?;
+        if let (Some(bytes), Some(url)) = (&options.pool_bytes, &options.pool_file)
+            && let Some(function) = call.func.inner().downcast_ref::<SketchAgg>()
+        {
+            function.keep(url, bytes.clone());
+        }
         let (schema, names) = self.source(aggregate, features, config)?;
         let label = label(aggregate, &schema, &names, &options)?;
         let resolved = Call::new(&options, &schema, names, label);
         // What can't be sketched is an error of planning.
         let planned = |e: crate::Error| plan_datafusion_err!("{NAME}: {e}");
-        resolved.layout().and_then(|(layout, options)| Shared::of(layout, options)?.check()).map_err(planned)?;
+        let pool_bytes = options.pool_bytes.clone();
+        let shared =
+            resolved.layout().and_then(|(layout, options)| Shared::of(layout, Options { pool_bytes, ..options }));
+        shared.and_then(|shared| shared.check()).map_err(planned)?;
         let mut params = call.params.clone();
         params.args.push(resolved.literal()?);
         Ok(Expr::AggregateFunction(AggregateFunction { func: Arc::clone(&call.func), params }))
