@@ -1,5 +1,7 @@
 mod cli;
+mod hostile;
 mod schemas;
+mod sketches;
 mod slt;
 mod sql;
 mod support;

@@ -18,6 +18,31 @@ pub(super) struct JobFlags(Given);
 #[derive(Clone, Debug)]
 pub(super) struct ReadFlags(Given);
 
+/// A flag for each option that says what extractors are, or how the rows are read that they are for.
+#[derive(Clone, Debug)]
+pub(super) struct PoolFlags(Given);
+
+const POOL: &[&str] = &[
+    "label",
+    "features",
+    "categorical",
+    "exclude",
+    "classes",
+    "extractors",
+    "network",
+    "width",
+    "depth",
+    "pool",
+    "augment",
+    "image_size",
+    "ranges",
+    "curve",
+    "on_null",
+    "seed",
+    "device",
+    "threads",
+];
+
 const READ: &[&str] = &["label", "features", "exclude", "classes", "image_size", "ranges", "on_null"];
 
 /// Name and text of the options that were given.
@@ -34,6 +59,13 @@ impl JobFlags {
         let options = options(&self.0)?;
         options.check()?;
         Ok(options)
+    }
+}
+
+impl PoolFlags {
+    /// The options, with the defaults of those that don't matter for a pool.
+    pub(super) fn options(&self) -> Result<Options, Error> {
+        options(&self.0)
     }
 }
 
@@ -79,6 +111,7 @@ macro_rules! as_clap_args {
 }
 
 as_clap_args!(JobFlags, "Distillation options", |_| true);
+as_clap_args!(PoolFlags, "What the extractors are", |spec: &OptionSpec| POOL.contains(&spec.name));
 as_clap_args!(ReadFlags, "How rows are read", |spec: &OptionSpec| READ.contains(&spec.name));
 
 fn arguments(command: Command, heading: &'static str, chosen: impl Fn(&OptionSpec) -> bool) -> Command {

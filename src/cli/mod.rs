@@ -9,6 +9,7 @@ mod history;
 mod inspect;
 mod interrupt;
 mod line;
+mod pool;
 mod progress;
 mod read;
 mod run;
@@ -61,6 +62,9 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Train fresh networks on a file and report their accuracy on test rows.
     Evaluate(evaluate::EvaluateArgs),
+    /// Make a file of frozen extractors, written once and used every night.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Show what is in a Parquet file: roles of the columns, classes, where it comes from, pictures.
     Inspect(inspect::InspectArgs),
 }
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, cli.quiet),
         Command::Sql(args) => sql::sql(args, cli.quiet),
         Command::Evaluate(args) => evaluate::evaluate(args, cli.quiet),
+        Command::Pool(command) => pool::pool(command, cli.quiet),
         Command::Inspect(args) => inspect::inspect(args, cli.quiet),
     };
     done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
 use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
 use crate::kernels::{Arena, Transform, Wants};
-use crate::options::{Network, Options};
+use crate::options::{AUGMENTS, Network, Options};
 use crate::random::stream;
 use crate::rows::Shape;
 
@@ -70,7 +70,7 @@ impl PoolRecipe {
 
     /// The scaling that the option `pool_file` brings; `None` without the option, or if the file has no recipe.
     pub fn scaling_of_file(options: &Options) -> Result<Option<Scaling>> {
-        let file = options.pool_file.as_ref().map(|path| PoolFile::read(path)).transpose()?;
+        let file = options.pool_file.as_ref().map(|path| PoolFile::of(path, options)).transpose()?;
         Ok(file.and_then(|file| file.header).map(|header| header.recipe.scaling))
     }
 
@@ -88,7 +88,7 @@ impl PoolRecipe {
             return Err(Error::option("augment", message));
         }
         if let Some(path) = &options.pool_file {
-            return PoolFile::read(path)?.recipe(path, shape, scaling);
+            return PoolFile::of(path, options)?.recipe(path, shape, scaling);
         }
         let (width, depth) = match shape {
             Shape::Picture { channels, height, width } => {
@@ -127,6 +127,53 @@ impl PoolRecipe {
     /// The length of each extractor's features.
     pub fn feature_len(&self) -> usize {
         self.checked_feature_len().unwrap_or(0)
+    }
+
+    /// Refuses what no pool can have, in a recipe that was read from somewhere: sizes whose products overflow or ask for more memory than the
+    /// largest pool, a scaling that is no map or is for other rows. Says what is wrong.
+    pub(crate) fn check_sound(&self) -> Result<(), String> {
+        let dims = self.shape.dims();
+        let sizes = [self.extractors, self.width, self.depth];
+        let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if dims.iter().chain(&sizes).any(|v| *v == 0 || *v > 1 << 20)
+            || product(&dims).is_none_or(|n| n > 1 << 30)
+            || self.extractors > 1 << 16
+            || self.depth > 64
+        {
+            return Err("impossible sizes".into());
+        }
+        // Of a single value nothing can be scaled back to a range of rows, but it is a map all the same.
+        if !self.scaling.is_sound() {
+            return Err("the scaling is not a map of a range".into());
+        }
+        if let Some(table) = self.scaling.table()
+            && (Shape::Vector { len: table.raw_len() } != self.shape || table.input_len() > 1 << 20)
+        {
+            return Err("the scaling is of other columns than the row's".into());
+        }
+        let known = |part: &str| AUGMENTS.contains(&part);
+        if self.augment != "none" && !self.augment.split('_').all(known) {
+            return Err(format!("'{}' is no augmentation", self.augment.escape_debug()));
+        }
+        let fits = match (self.network, self.shape) {
+            (Network::ConvNet, Shape::Picture { channels, .. }) => matches!(channels, 1 | 3),
+            (Network::Mlp | Network::Fourier | Network::Mixed, Shape::Vector { .. }) => true,
+            _ => false,
+        };
+        if !fits || self.checked_feature_len().is_err() {
+            return Err(format!("'{}' of depth {} is no network for a {}", self.network, self.depth, self.shape));
+        }
+        // A file's weights are as many as the file is long.
+        let weights = match self.input_shape() {
+            Shape::Picture { .. } => 9 * self.width * self.width * self.depth,
+            Shape::Vector { len } => self.width * (len + self.width * (self.depth - 1)),
+        };
+        if matches!(self.source, Source::Random { .. })
+            && product(&[weights, self.extractors]).is_none_or(|n| n > 1 << 32)
+        {
+            return Err("impossible sizes".into());
+        }
+        Ok(())
     }
 
     fn checked_feature_len(&self) -> Result<usize> {
@@ -206,6 +253,11 @@ impl Pool {
     /// Builds the pool of `recipe` on `device`. Weights of extractor N are drawn from the stream `extractor N`, its transform from `transform N`.
     /// A file that can't be read, or whose tensors don't fit the recipe, is an [`Error::Pool`] that names file and tensor.
     pub fn build(recipe: &PoolRecipe, device: &Device) -> Result<Self> {
+        Self::build_for(recipe, device, &Options::default())
+    }
+
+    /// [`Pool::build`] where a file's bytes may be in `options`, fetched from elsewhere.
+    pub fn build_for(recipe: &PoolRecipe, device: &Device, options: &Options) -> Result<Self> {
         let (nets, transform_seed) = match &recipe.source {
             Source::Random { seed } => {
                 let nets: Result<Vec<_>> = (0..recipe.extractors)
@@ -226,7 +278,7 @@ impl Pool {
                 (nets?, *seed)
             }
             Source::File { path } => {
-                let file = PoolFile::read(path)?;
+                let file = PoolFile::of(path, options)?;
                 let nets = nets_of_file(recipe, path, &file, device)?;
                 (nets, file.header.map_or(0, |h| h.transform_seed))
             }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extract::Scaling;
 use crate::extract::pool::{PoolRecipe, Source};
 use crate::extract::weights::count;
-use crate::options::Network;
+use crate::options::{Network, Options, PoolBytes};
 use crate::rows::Shape;
 
 /// The metadata entry.
@@ -45,18 +45,42 @@ pub(super) fn error(path: &str, message: impl std::fmt::Display) -> Error {
 }
 
 impl PoolFile {
+    /// The one at `path`, whose bytes may be in `options` already.
+    pub fn of(path: &str, options: &Options) -> Result<Self> {
+        if let Some(PoolBytes(bytes)) =
+            options.pool_bytes.as_ref().filter(|_| options.pool_file.as_deref() == Some(path))
+        {
+            return Self::parse(path, bytes);
+        }
+        if path.contains("://") {
+            return Err(error(
+                path,
+                "has not been fetched; give it as pool_file in SQL, where its object store is known",
+            ));
+        }
+        let io = |source| Error::io(path, source);
+        // A folder or a device has no end to read to.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(error(path, "is not a file"));
+        }
+        Self::parse(path, &std::fs::read(path).map_err(io)?)
+    }
+
     /// Reads it all, to the CPU.
-    pub fn read(path: &str) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    pub fn parse(path: &str, bytes: &[u8]) -> Result<Self> {
         let not_ours = |e: &dyn std::fmt::Display| error(path, format!("can't be read as safetensors: {e}"));
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| not_ours(&e))?;
-        let header = match metadata.metadata().as_ref().and_then(|m| m.get(KEY)) {
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_ours(&e))?;
+        let header: Option<Header> = match metadata.metadata().as_ref().and_then(|m| m.get(KEY)) {
             Some(json) => Some(serde_json::from_str(json).map_err(|e| {
                 error(path, format!("metadata '{KEY}' can't be understood: {e}; written by another version?"))
             })?),
             None => None,
         };
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| not_ours(&e))?;
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| not_ours(&e))?;
+        if let Some(Header { recipe, .. }) = &header {
+            let recipe = PoolRecipe { source: Source::File { path: path.into() }, ..recipe.clone() };
+            recipe.check_sound().map_err(|message| error(path, format!("its recipe is damaged: {message}")))?;
+        }
         Ok(Self { header, tensors })
     }
 
@@ -82,7 +106,7 @@ impl PoolFile {
             };
             return Err(error(path, format!("tensor 'extractors.0.{kind}.0.weight' is missing{hint}")));
         };
-        Ok(PoolRecipe {
+        let recipe = PoolRecipe {
             shape,
             scaling,
             source,
@@ -91,7 +115,9 @@ impl PoolFile {
             width,
             depth: count(&self.tensors, "extractors.0", kind),
             augment: "none".into(),
-        })
+        };
+        recipe.check_sound().map_err(|message| error(path, message))?;
+        Ok(recipe)
     }
 }
 

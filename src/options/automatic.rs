@@ -10,6 +10,7 @@ impl Options {
         let optimizes = self.steps.is_some()
             || self.learning_rate.is_some()
             || self.frequencies.is_some()
+            || self.warm_start.is_some()
             || self.init == Init::Noise;
         if self.method == Method::Auto && table && !optimizes {
             self.method = Method::Herding;

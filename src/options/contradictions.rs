@@ -67,6 +67,11 @@ impl Options {
     fn check_selection(&self) -> Result<()> {
         let method = self.method;
         let only = "method => 'mean' or 'characteristic'";
+        if self.warm_start.is_some() {
+            let message =
+                format!("method => '{method}' chooses real rows and starts from none; leave it out, or use {only}");
+            return Err(Error::option("warm_start", message));
+        }
         if self.init == Init::Noise {
             let message = format!(
                 "method => '{method}' chooses real rows, init => 'noise' starts from none; leave it out, or use {only}"

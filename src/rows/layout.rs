@@ -214,6 +214,24 @@ impl Layout {
         Ok(())
     }
 
+    /// Of the `index`th feature, where it is lists of three levels whose type doesn't tell it and a row has been decoded: whether its
+    /// channels are innermost.
+    pub(crate) fn channels_last(&self, index: usize) -> Option<bool> {
+        self.orders.get(index)?.get().map(|order| *order == Order::ChannelsLast)
+    }
+
+    /// Says it before any row is decoded.
+    pub(crate) fn set_channels_last(&self, index: usize, channels_last: bool) {
+        if let Some(order) = self.orders.get(index) {
+            order.get_or_init(|| if channels_last { Order::ChannelsLast } else { Order::ChannelsFirst });
+        }
+    }
+
+    /// Whether a column of lists has one level.
+    pub(crate) fn is_flat(&self, feature: &Feature) -> bool {
+        form::nesting(self.schema.field(feature.column).data_type()).is_some_and(|(levels, _)| levels == 1)
+    }
+
     /// The label column's name.
     pub fn label_name(&self) -> &str {
         self.schema.field(self.label).name()

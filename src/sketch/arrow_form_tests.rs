@@ -1,12 +1,27 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::arrow::array::RecordBatch;
-use crate::arrow::datatypes::Schema;
+use crate::arrow::array::{
+    FixedSizeBinaryArray, Float64Array, Int64Array, LargeBinaryArray, RecordBatch, StringArray, new_null_array,
+};
+use crate::arrow::datatypes::{Field, Schema};
 use crate::extract::{Affine, Scaling};
 use crate::parquet::arrow::ArrowWriter;
 use crate::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use crate::sketch::header::tests::header;
+use crate::sketch::arrow_form::{data_type, field, fields, is_sketch, to_array};
+use crate::sketch::header::tests::header as bare_header;
+
+/// A header with all that is optional.
+fn header() -> Header {
+    let schema = Schema::new(vec![
+        Field::new("x", DataType::new_list(DataType::Float32, true), true),
+        Field::new("label", DataType::Int64, true),
+    ]);
+    let features = vec![OriginFeature { name: "x".into(), channels_last: Some(true) }];
+    let names = Some(vec!["cat".into(), "dog".into()]);
+    let origin = Origin { schema: Arc::new(schema), features, label: Some("label".into()), label_names: names };
+    Header { origin: Some(origin), ..bare_header() }
+}
 
 fn sketch(header: &Header, rows: u64) -> ClassSketch {
     let mut s = ClassSketch::empty(header);
@@ -50,6 +65,36 @@ fn sketches_survive_arrow_and_slices() {
     assert_eq!(read_all(&array, &header), sketches);
     assert_eq!(read_all(&array.slice(1, 2), &header), sketches[1..]);
     assert_eq!(to_array(&header, &[]).unwrap().len(), 0);
+    let (bare, mut thinned) = (bare_header(), sketch(&header, 5));
+    thinned.subtract(&sketch(&header, 2)).unwrap();
+    assert!(thinned.reservoir.threshold.is_some());
+    let array = to_array(&bare, &[thinned.clone(), sketches[1].clone()]).unwrap();
+    assert_eq!(read_all(&array, &bare), [thinned, sketches[1].clone()]);
+}
+
+#[test]
+fn a_sketch_is_told_by_its_fields_whatever_widths_another_writer_chose() {
+    assert!(is_sketch(&data_type()));
+    let change = |name: &str, to: DataType| {
+        let changed = |f: &Arc<Field>| if f.name() == name { field(name, to.clone()) } else { f.as_ref().clone() };
+        DataType::Struct(fields().iter().map(changed).collect())
+    };
+    let list = |t| DataType::List(Arc::new(Field::new("element", t, false)));
+    for same in [
+        change("pool", DataType::Utf8View),
+        change("missing", list(DataType::Int64)),
+        change("source_schema", DataType::BinaryView),
+    ] {
+        assert!(is_sketch(&same));
+    }
+    for other in [
+        change("count", DataType::Int32),
+        change("missing", list(DataType::Float64)),
+        DataType::Struct(fields()[1..].into()),
+        DataType::Int64,
+    ] {
+        assert!(!is_sketch(&other));
+    }
 }
 
 #[test]
@@ -100,7 +145,35 @@ fn damage_is_an_error_that_names_the_field() {
         change(&mut s);
         to_array(&header, &[s]).unwrap().column_by_name(name).unwrap().clone()
     };
+    let threshold =
+        |byte: u8| Arc::new(FixedSizeBinaryArray::try_from_iter([[byte; 16]].into_iter()).unwrap()) as ArrayRef;
+    let section = |name: &str| {
+        let structs = StructArray::new(
+            section_fields(),
+            vec![
+                text(name),
+                text("{}"),
+                new_null_array(&list(list(DataType::Int64)), 1),
+                new_null_array(&list(list(DataType::Float64)), 1),
+            ],
+            None,
+        );
+        let lists = crate::arrow::array::LargeListArray::try_new(
+            Arc::new(field("item", structs.data_type().clone())),
+            crate::arrow::buffer::OffsetBuffer::from_lengths([1]),
+            Arc::new(structs),
+            None,
+        );
+        Arc::new(lists.unwrap()) as ArrayRef
+    };
     let cases: Vec<(&str, ArrayRef, &str)> = vec![
+        ("source_schema", Arc::new(LargeBinaryArray::from(vec![Some(&b"\xff\xff\xff\xff"[..])])), "source_schema"),
+        ("source_schema", Arc::new(LargeBinaryArray::from(vec![None])), ""),
+        ("label", text("colour"), "'colour' is no column"),
+        ("label_type", text("Utf8"), "label_type"),
+        ("label_names", changed(|_| {}, "extractors"), "label_names"),
+        ("reservoir_threshold", threshold(255), "the reservoir is full"),
+        ("sections", section("privacy\n"), "a section 'privacy\\n' that this version doesn't know"),
         ("format", text("datafusion-distill/sketch/9"), "this version reads 'datafusion-distill/sketch/1'"),
         ("pool", Arc::new(StringArray::from(vec![None::<&str>])), "NULL"),
         ("recipe", text("{"), "recipe"),
@@ -131,6 +204,11 @@ fn damage_is_an_error_that_names_the_field() {
         ("reservoir", changed(|s| s.reservoir.rows[1].values.truncate(2), "reservoir"), "expected 6"),
     ];
     for (name, column, part) in cases {
+        if part.is_empty() {
+            // Where the source isn't known, nothing is said of its columns.
+            assert_eq!(from_array(&with(&array, name, column), 0).unwrap().0.origin, None);
+            continue;
+        }
         let e = from_array(&with(&array, name, column), 0).unwrap_err().to_string();
         assert!(e.contains(part), "{name}: {e}");
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::extract::{PoolRecipe, Scaling, Source};
 use crate::rows::TableScaling;
 use crate::rows::table::Missing;
+use crate::sketch::{MomentsHeader, Origin};
 
 /// The format's name and version, first field of every sketch.
 pub const FORMAT: &str = "datafusion-distill/sketch/1";
@@ -14,7 +15,7 @@ pub const FORMAT: &str = "datafusion-distill/sketch/1";
 /// Between the numerics tags of merged sketches that were made on different machines or versions.
 const JOINED: &str = " + ";
 
-/// What a sketch was made with. Sketches merge only if all of it but `numerics` is the same.
+/// What a sketch was made with. Sketches merge only if all of it but `numerics` is the same, and `origin` as far as [`Origin`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// The pool's fingerprint.
@@ -29,12 +30,21 @@ pub struct Header {
     pub reservoir: usize,
     /// Kernel path, version and device: bits are the same within one tag. Tags that differ merge into both, joined by ` + `.
     pub numerics: String,
+    /// How second moments were made; `None`: there are none.
+    pub moments: Option<MomentsHeader>,
+    /// Where the rows come from; `None`: that isn't known.
+    pub origin: Option<Origin>,
 }
 
 impl Header {
     /// Where rows of a table can miss a value: a sketch counts how often they do.
     pub fn missing(&self) -> Vec<Missing> {
         self.recipe.scaling.table().map(TableScaling::missing).unwrap_or_default()
+    }
+
+    /// Whether sketches of different machines or versions were merged.
+    pub fn is_mixed(&self) -> bool {
+        self.numerics.contains(JOINED)
     }
 
     /// Refuses a header that doesn't belong with this one, with both values named; joins differing numerics tags.
@@ -65,11 +75,25 @@ impl Header {
         differ("frequencies", &self.frequencies, &other.frequencies);
         differ("frequency seed", &self.frequency_seed, &other.frequency_seed);
         differ("reservoir_per_class", &self.reservoir, &other.reservoir);
+        let moments = |header: &Header| MomentsHeader::described(header.moments.as_ref());
+        differ("second moments", &moments(self), &moments(other));
         if !differences.is_empty() {
             return Err(Error::Sketch(format!(
                 "these sketches were made differently and don't merge: {}; make them with the same options and seed",
                 differences.join("; ")
             )));
+        }
+        match (&mut self.origin, &other.origin) {
+            (Some(ours), Some(theirs)) => ours.join(theirs)?,
+            (ours @ None, theirs) => *ours = theirs.clone(),
+            (Some(_), None) => {}
+        }
+        // The same pool, read from two places: the same one of them in any order.
+        if let (Source::File { path: ours }, Source::File { path: theirs }) =
+            (&mut self.recipe.source, &other.recipe.source)
+            && *theirs < *ours
+        {
+            ours.clone_from(theirs);
         }
         if self.numerics != other.numerics {
             let tags: BTreeSet<&str> = self.numerics.split(JOINED).chain(other.numerics.split(JOINED)).collect();
@@ -125,6 +149,8 @@ pub(crate) mod tests {
             frequency_seed: 5,
             reservoir: 3,
             numerics: "portable 0.1.0 cpu".into(),
+            moments: None,
+            origin: None,
         }
     }
 

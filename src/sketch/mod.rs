@@ -1,18 +1,29 @@
 //! Features and classes flow in, exact additive sums flow out: the only thing the optimizer knows of the real rows.
 
 mod arrow_form;
+mod arrow_read;
+mod distance;
 mod header;
+mod moments;
 pub mod needs;
+mod origin;
 pub(crate) mod projection;
 mod reservoir;
+mod schema_bytes;
 pub(crate) mod sincos;
 mod sketcher;
 mod sums;
 
-pub use arrow_form::{data_type, from_array, to_array};
+pub use arrow_form::{data_type, is_sketch, to_array};
+pub use arrow_read::from_array;
+pub use distance::{Distance, distance};
 pub use header::{FORMAT, Header};
+pub(crate) use moments::dim as moment_dim;
+pub use moments::{MomentsHeader, UNITS as MOMENT_UNITS};
+pub use origin::{Origin, OriginFeature};
 pub use projection::NORM_EPSILON;
 pub use reservoir::{Kept, Reservoir};
+pub(crate) use schema_bytes::{read as schema_from_bytes, write as schema_to_bytes};
 pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
 pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
 

@@ -1,4 +1,6 @@
-//! Rows flow in; the k with the smallest content hash flow out, whatever the order and the splits.
+//! Rows flow in; the k with the smallest content hash flow out, whatever the order and the splits; and out of those, rows that are taken back.
+
+use crate::error::{Error, Result};
 
 /// One kept row.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,10 +18,15 @@ pub struct Kept {
 /// A row that is kept in the end was among the k smallest at all times before, in every part: so its copies are complete,
 /// and the result is the same for any order, any split and any merge tree. As the hash is keyed and as good as random, the kept rows
 /// are a uniform draw of the distinct rows, in random order.
+///
+/// Taking rows back leaves fewer than k: those up to the largest hash that was kept are all known, those above aren't. That bound is the
+/// `threshold` from then on, and rows above it aren't taken in any more: what is kept stays a uniform draw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservoir {
     /// Most entries.
     pub capacity: usize,
+    /// Rows with a larger hash aren't known; `None`: only where there are `capacity` entries, above the last of them.
+    pub threshold: Option<[u8; 16]>,
     /// The entries, smallest hash first.
     pub rows: Vec<Kept>,
 }
@@ -27,7 +34,7 @@ pub struct Reservoir {
 impl Reservoir {
     /// An empty one.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, rows: vec![] }
+        Self { capacity, threshold: None, rows: vec![] }
     }
 
     /// The hash of a row under `seed`. `-0.0` counts as `0.0`.
@@ -48,6 +55,9 @@ impl Reservoir {
 
     /// Offers a row that occurred `copies` times.
     pub fn offer(&mut self, hash: [u8; 16], copies: u64, values: &[f32]) {
+        if self.threshold.is_some_and(|threshold| hash > threshold) {
+            return;
+        }
         match self.rows.binary_search_by(|kept| kept.hash.cmp(&hash)) {
             Ok(at) => self.rows[at].copies += copies,
             Err(at) if at < self.capacity => {
@@ -62,8 +72,63 @@ impl Reservoir {
 
     /// Offers all rows of another one of the same capacity.
     pub fn merge(&mut self, other: &Reservoir) {
+        // A full one's own bound needs no threshold: its rows push out what is above it.
+        self.lower(other.threshold);
         for kept in &other.rows {
             self.offer(kept.hash, kept.copies, &kept.values);
+        }
+        self.settle();
+    }
+
+    /// Takes back the rows of `part`, of the same capacity, all of which must have been offered here before. On an error this one is unchanged.
+    ///
+    /// A row that is kept here and was offered there is kept there too, with all its copies, since fewer rows compete: so what remains is exact.
+    pub fn subtract(&mut self, part: &Reservoir) -> Result<()> {
+        let known = self.bound();
+        let mut rows = self.rows.clone();
+        for taken in part.rows.iter().filter(|row| known.is_none_or(|bound| row.hash <= bound)) {
+            let at = rows.binary_search_by(|kept| kept.hash.cmp(&taken.hash));
+            let left = at.ok().and_then(|at| Some((at, rows[at].copies.checked_sub(taken.copies)?)));
+            let Some((at, left)) = left else {
+                let here = at.map_or(0, |at| rows[at].copies);
+                return Err(Error::Sketch(format!(
+                    "the second isn't part of the first: a row that the second has {} times is {here} times in the first; subtract only what \
+                     was added",
+                    taken.copies
+                )));
+            };
+            if left == 0 {
+                rows.remove(at);
+            } else {
+                rows[at].copies = left;
+            }
+        }
+        self.rows = rows;
+        self.lower(known);
+        self.lower(part.bound());
+        self.settle();
+        Ok(())
+    }
+
+    /// The hash above which rows aren't known; `None`: all rows are.
+    fn bound(&self) -> Option<[u8; 16]> {
+        match self.rows.last() {
+            Some(last) if self.rows.len() >= self.capacity => Some(last.hash),
+            _ => self.threshold,
+        }
+    }
+
+    fn lower(&mut self, threshold: Option<[u8; 16]>) {
+        let Some(threshold) = threshold else { return };
+        let lowest = self.threshold.map_or(threshold, |own| own.min(threshold));
+        self.threshold = Some(lowest);
+        self.rows.retain(|row| row.hash <= lowest);
+    }
+
+    /// The one way to write what is kept: a full reservoir, and one that keeps nothing anyway, have no threshold.
+    fn settle(&mut self) {
+        if self.rows.len() >= self.capacity {
+            self.threshold = None;
         }
     }
 }
@@ -116,6 +181,48 @@ mod tests {
             right.merge(&left);
             prop_assert_eq!(&right, &whole);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_after_rows_were_taken_back_is_the_lower_part_of_what_a_fresh_one_keeps(
+            kept in prop::collection::vec(prop::collection::vec((0i8..4).prop_map(f32::from), 2), 0..40),
+            taken in prop::collection::vec(prop::collection::vec((0i8..4).prop_map(f32::from), 2), 0..40),
+            more in prop::collection::vec(prop::collection::vec((0i8..4).prop_map(f32::from), 2), 0..40),
+            capacity in 0usize..12,
+        ) {
+            let all = [kept.clone(), taken.clone()].concat();
+            let mut left = offered(capacity, &all);
+            left.subtract(&offered(capacity, &taken)).unwrap();
+            let lower = |reservoir: &Reservoir, rows: &[Vec<f32>]| {
+                let fresh = expected(capacity, rows);
+                let found: Vec<_> = reservoir.rows.iter().map(|k| (k.hash, k.copies)).collect();
+                // A prefix, and all of it where every row was known.
+                fresh[..found.len()] == found && (reservoir.bound().is_some() || capacity == 0 || found == fresh)
+            };
+            prop_assert!(lower(&left, &kept));
+            // Rows that come later are taken in below the threshold alone, on whichever side the merge is written.
+            let added = offered(capacity, &more);
+            let (mut here, mut there) = (left.clone(), added.clone());
+            here.merge(&added);
+            there.merge(&left);
+            prop_assert_eq!(&here, &there);
+            prop_assert!(lower(&here, &[kept, more].concat()));
+        }
+    }
+
+    #[test]
+    fn what_was_never_offered_cannot_be_taken_back() {
+        let row = |v: f32| vec![v, v];
+        let mut all = offered(4, &[row(1.0), row(2.0), row(2.0)]);
+        let before = all.clone();
+        for part in [vec![row(3.0)], vec![row(1.0), row(1.0)]] {
+            let e = all.subtract(&offered(4, &part)).unwrap_err().to_string();
+            assert!(e.contains("isn't part of the first"), "{e}");
+            assert_eq!(all, before);
+        }
+        all.subtract(&offered(4, &[row(2.0), row(1.0)])).unwrap();
+        assert_eq!((all.rows.len(), all.rows[0].copies, all.threshold), (1, 1, None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::kernels::{self, Wants};
 use crate::options::Options;
 use crate::rows::Rows;
 use crate::rows::table::Missing;
+use crate::sketch::moments::{MomentSums, rows_after};
 use crate::sketch::projection::{self, Frequencies};
 use crate::sketch::sums::count_after;
 use crate::sketch::{ClassSketch, Header, MemberSums, Reservoir, needs, sincos};
@@ -47,6 +48,8 @@ pub struct Sketcher {
     frequencies: Vec<Frequencies>,
     /// Where rows can miss a value.
     missing: Vec<Missing>,
+    /// Second moments, where the sketch has any.
+    moments: Option<MomentSums>,
 }
 
 impl Sketcher {
@@ -66,14 +69,18 @@ impl Sketcher {
             frequency_seed: options.seed,
             reservoir: options.reservoir(),
             numerics: format!("{} {} {device}", kernels::path(), env!("CARGO_PKG_VERSION")),
+            moments: None,
+            origin: None,
         };
+        let moments = MomentSums::new(&pool, &header, options)?;
+        let header = Header { moments: moments.as_ref().map(|m| m.header().clone()), ..header };
         let members = if header.frequencies == 0 { 0 } else { header.recipe.extractors };
         let frequencies = (0..members)
             .into_par_iter()
             .map(|member| Frequencies::draw(&header, member, pool.device()))
             .collect::<Result<_>>()?;
         let missing = header.missing();
-        Ok(Self { pool, header, frequencies, missing })
+        Ok(Self { pool, header, frequencies, missing, moments })
     }
 
     /// The header of the sketches it makes.
@@ -83,7 +90,8 @@ impl Sketcher {
 
     /// Bytes of memory it holds beside the pool.
     pub fn bytes(&self) -> usize {
-        self.frequencies.iter().map(|f| 4 * f.feature_len * f.count).sum()
+        let frequencies = self.frequencies.iter().map(|f| 4 * f.feature_len * f.count).sum::<usize>();
+        frequencies + self.moments.as_ref().map_or(0, MomentSums::bytes)
     }
 
     /// Adds `rows` (any number; micro-batches are cut inside) to `sketches[classes[i]]`. Runs on the current rayon pool:
@@ -113,6 +121,10 @@ impl Sketcher {
                 *missing += u64::from(rows.row(i)[place.raw] == place.mark);
             }
             sketch.reservoir.offer(*hash, 1, rows.row(i));
+            if let Some(moments) = &self.moments {
+                let holder = &mut sketches[moments.holder(*class)];
+                holder.moment_rows = rows_after(holder.moment_rows, 1)?;
+            }
         }
         times.sketch += start.elapsed();
 
@@ -256,6 +268,9 @@ impl MemberFold<'_> {
                     )));
                 }
                 clipped[*class] += sums[*class].add_embedding(row);
+            }
+            if let Some(moments) = &self.sketcher.moments {
+                moments.add(self.member, &features, classes, sums);
             }
             times.sketch += start.elapsed();
             if let Some(frequencies) = frequencies.get(self.member) {

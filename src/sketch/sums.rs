@@ -3,8 +3,9 @@
 //! Integer addition is associative: any order, any split and any merge tree of the same rows give the same bits.
 
 use crate::error::{Error, Result};
+use crate::sketch::moments::{UNITS, rows_after};
 use crate::sketch::sincos::fixed;
-use crate::sketch::{Header, Kept, Reservoir};
+use crate::sketch::{Header, Kept, MomentsHeader, Reservoir};
 
 /// Fixed-point units per 1.0 of an embedding.
 pub const EMBEDDING_SCALE: f64 = (1u64 << 20) as f64;
@@ -24,12 +25,17 @@ pub struct MemberSums {
     pub cos: Vec<i64>,
     /// `[frequencies]` sums of sines, in units of 1 / [`COS_SCALE`].
     pub sin: Vec<i64>,
+    /// Packed upper triangle of the sums of products of rounded features, see [`MomentsHeader`](crate::sketch::MomentsHeader); empty: all are 0.
+    pub moments: Vec<i64>,
+    /// Values that were clipped for `moments`.
+    pub moments_clipped: u64,
 }
 
 impl MemberSums {
     /// The sums of no rows.
     pub fn zeros(feature_len: usize, frequencies: usize) -> Self {
-        Self { embedding: vec![0; feature_len], cos: vec![0; frequencies], sin: vec![0; frequencies] }
+        let (cos, sin) = (vec![0; frequencies], vec![0; frequencies]);
+        Self { embedding: vec![0; feature_len], cos, sin, moments: vec![], moments_clipped: 0 }
     }
 
     fn lengths(&self) -> [usize; 3] {
@@ -42,6 +48,46 @@ impl MemberSums {
         {
             to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
         }
+        self.moments.resize(self.moments.len().max(other.moments.len()), 0);
+        self.moments.iter_mut().zip(&other.moments).for_each(|(to, from)| *to += from);
+        self.moments_clipped = self.moments_clipped.saturating_add(other.moments_clipped);
+    }
+
+    /// Takes back sums of the same lengths, which are part of these.
+    fn subtract(&mut self, other: &MemberSums) {
+        for (to, from) in
+            [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
+        {
+            // Both are sums of at most MAX_COUNT rows: their difference fits.
+            to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
+        }
+        self.moments.resize(self.moments.len().max(other.moments.len()), 0);
+        self.moments.iter_mut().zip(&other.moments).for_each(|(to, from)| *to -= from);
+        if self.moments.iter().all(|sum| *sum == 0) {
+            self.moments = vec![];
+        }
+    }
+
+    /// The first second moment that `rows` rows can't have: its position and the sum.
+    pub(crate) fn impossible_moment(&self, rows: u64, dim: usize) -> Option<(usize, i64)> {
+        // rows <= 2^40 and the square <= 2^22: no overflow.
+        let most = rows * u64::from(UNITS.unsigned_abs()).pow(2);
+        let mut diagonal = (0..dim).scan(0, |at, i| Some(std::mem::replace(at, *at + dim - i)));
+        let negative = diagonal.find(|at| self.moments.get(*at).is_some_and(|sum| *sum < 0));
+        let at = negative.or_else(|| self.moments.iter().position(|sum| sum.unsigned_abs() > most))?;
+        Some((at, self.moments[at]))
+    }
+
+    /// The first sum that is too large for `count` rows: its name, its position and the sum.
+    pub(crate) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
+        let embedding = fixed(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE).unsigned_abs();
+        let angle = fixed(COS_SCALE).unsigned_abs();
+        let all = [("embedding", &self.embedding, embedding), ("cos", &self.cos, angle), ("sin", &self.sin, angle)];
+        all.into_iter().find_map(|(name, sums, limit)| {
+            // count <= 2^30 and limit <= 2^32: no overflow.
+            let at = sums.iter().position(|sum| sum.unsigned_abs() > count * limit)?;
+            Some((name, at, sums[at]))
+        })
     }
 
     /// Adds one row's embedding `[feature_len]`; gives how many of its values were clipped. The values must be finite.
@@ -67,6 +113,8 @@ pub struct ClassSketch {
     pub missing: Vec<u64>,
     /// One entry an extractor.
     pub members: Vec<MemberSums>,
+    /// Rows in the second moments: those of the class, of others too where moments are pooled, or none.
+    pub moment_rows: u64,
     /// Real rows, bottom-k by content hash.
     pub reservoir: Reservoir,
 }
@@ -80,14 +128,85 @@ impl ClassSketch {
             clipped: 0,
             missing: vec![0; header.missing().len()],
             members: vec![zeros; header.recipe.extractors],
+            moment_rows: 0,
             reservoir: Reservoir::new(header.reservoir),
         }
     }
 
     /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
+        self.check_shape(other)?;
+        let (count, moment_rows) =
+            (count_after(self.count, other.count)?, rows_after(self.moment_rows, other.moment_rows)?);
+        (self.count, self.moment_rows) = (count, moment_rows);
+        self.clipped = self.clipped.saturating_add(other.clipped);
+        self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
+        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
+        self.reservoir.merge(&other.reservoir);
+        Ok(())
+    }
+
+    /// Takes back a sketch of the same header whose rows were added to this one before: the sums are exactly those of the other rows; of
+    /// the reservoir see [`Reservoir::subtract`]. On an error this one is unchanged.
+    ///
+    /// Refuses what can't be part of this one: more rows, clipped values or missing values than there are here, a row that isn't here, sums
+    /// that the rows left can't have.
+    pub fn subtract(&mut self, part: &ClassSketch) -> Result<()> {
+        self.check_shape(part)?;
+        let left = |what: &str, here: u64, there: u64| {
+            here.checked_sub(there).ok_or_else(|| {
+                Error::Sketch(format!(
+                    "the second isn't part of the first: it has {there} {what}, the first {here}; subtract only what was added"
+                ))
+            })
+        };
+        let mut rest = self.clone();
+        rest.count = left("rows", self.count, part.count)?;
+        rest.clipped = left("clipped values", self.clipped, part.clipped)?;
+        for (rest, taken) in rest.missing.iter_mut().zip(&part.missing) {
+            *rest = left("rows that miss a value", *rest, *taken)?;
+        }
+        rest.moment_rows = left("rows in second moments", self.moment_rows, part.moment_rows)?;
+        rest.members.iter_mut().zip(&part.members).for_each(|(to, from)| to.subtract(from));
+        for ((rest, here), there) in rest.members.iter_mut().zip(&self.members).zip(&part.members) {
+            rest.moments_clipped = left("clipped second moments", here.moments_clipped, there.moments_clipped)?;
+        }
+        rest.reservoir.subtract(&part.reservoir)?;
+        let impossible = |what: String| {
+            Err(Error::Sketch(format!(
+                "the second isn't part of the first: {} rows would be left, which can't have {what}; subtract only what was added",
+                rest.count
+            )))
+        };
+        let sums = rest.members.iter().enumerate();
+        if let Some((n, (name, at, sum))) = sums.filter_map(|(n, m)| Some((n, m.too_large(rest.count)?))).next() {
+            return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
+        }
+        for (n, member) in rest.members.iter().enumerate() {
+            // The dimensions follow from the length: dim * (dim + 1) / 2 of them.
+            let dim = (2 * member.moments.len()).isqrt();
+            if let Some((at, sum)) = member.impossible_moment(rest.moment_rows, dim) {
+                return impossible(format!("the sum {sum} as second moment {at} of extractor {n}"));
+            }
+        }
+        if let Some(missing) = rest.missing.iter().find(|n| **n > rest.count) {
+            return impossible(format!("{missing} that miss a value"));
+        }
+        if rest.count == 0 && rest.clipped > 0 {
+            return impossible(format!("{} clipped values", rest.clipped));
+        }
+        let kept = rest.reservoir.rows.iter().map(|row| row.copies).sum::<u64>();
+        if kept > rest.count {
+            return impossible(format!("{kept} in the reservoir"));
+        }
+        *self = rest;
+        Ok(())
+    }
+
+    fn check_shape(&self, other: &ClassSketch) -> Result<()> {
         let shape = |s: &ClassSketch| {
             let members: Vec<_> = s.members.iter().map(MemberSums::lengths).collect();
+            // Those that are all 0 have any length.
             (members, s.missing.len(), s.reservoir.capacity)
         };
         if shape(self) != shape(other) {
@@ -102,12 +221,14 @@ impl ClassSketch {
                 shown(other)
             )));
         }
-        self.count = count_after(self.count, other.count)?;
-        self.clipped = self.clipped.saturating_add(other.clipped);
-        self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
-        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
-        self.reservoir.merge(&other.reservoir);
-        Ok(())
+        let moments = |s: &ClassSketch| s.members.iter().map(|m| m.moments.len()).max().unwrap_or(0);
+        match (moments(self), moments(other)) {
+            (0, _) | (_, 0) => Ok(()),
+            (here, there) if here == there => Ok(()),
+            (here, there) => Err(Error::Sketch(format!(
+                "sketches of different shapes don't merge: {here} second moments an extractor here, {there} there"
+            ))),
+        }
     }
 
     /// Mean embedding of extractor `member`, `[feature_len]`; zeros for no rows. Panics if there is no such extractor.
@@ -129,21 +250,26 @@ impl ClassSketch {
 
     /// Bytes of memory it holds.
     pub fn bytes(&self) -> usize {
-        let members = self.members.iter().map(|m| bytes_of_member(m.embedding.len(), m.cos.len())).sum::<usize>();
+        let members = self
+            .members
+            .iter()
+            .map(|m| bytes_of_member(m.embedding.len(), m.cos.len(), m.moments.len()))
+            .sum::<usize>();
         let rows = self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len()).sum::<usize>();
         size_of::<Self>() + 8 * self.missing.len() + members + rows
     }
 
     /// Bytes of memory the sketch of one class with `header` can grow to.
     pub fn bytes_of(header: &Header) -> usize {
-        let member = bytes_of_member(header.recipe.feature_len(), header.frequencies);
+        let moments = header.moments.as_ref().map_or(0, MomentsHeader::len);
+        let member = bytes_of_member(header.recipe.feature_len(), header.frequencies, moments);
         let row = size_of::<Kept>() + 4 * header.recipe.shape.len();
         size_of::<Self>() + 8 * header.missing().len() + header.recipe.extractors * member + header.reservoir * row
     }
 }
 
-fn bytes_of_member(feature_len: usize, frequencies: usize) -> usize {
-    size_of::<MemberSums>() + 8 * (feature_len + 2 * frequencies)
+fn bytes_of_member(feature_len: usize, frequencies: usize, moments: usize) -> usize {
+    size_of::<MemberSums>() + 8 * (feature_len + 2 * frequencies + moments)
 }
 
 /// The count of a class after `more` rows, if no sum can overflow with it.
@@ -167,6 +293,7 @@ mod tests {
             clipped: 0,
             missing: vec![],
             members: vec![MemberSums::zeros(2, 2)],
+            moment_rows: 0,
             reservoir: Reservoir::new(2),
         };
         for row in rows {

@@ -27,14 +27,15 @@ use super::cpu::pool_time;
 use super::fold::{no_rows, too_many_classes};
 use super::job::{CLASS, CancelOnDrop, Job, SKETCH, only_child};
 use super::progress::{Event, Notify};
+use crate::arrow::array::Array;
 use crate::arrow::compute::SortOptions;
 use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
-use crate::rows::{self, Label};
+use crate::rows::{self, Label, Rows};
 use crate::sketch::{self, Sketches};
-use crate::synthesize::{Progress, synthesize, working_bytes};
+use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(super) struct DistillExec {
     job: Arc<Job>,
     /// Columns `[class, sketch]`.
     input: Arc<dyn ExecutionPlan>,
+    /// The rows that the synthetic ones start from: the features, then the label.
+    warm: Option<Arc<dyn ExecutionPlan>>,
     /// The whole rows' schema.
     schema: SchemaRef,
     /// The columns asked for; the rows are made whole all the same.
@@ -54,6 +57,7 @@ impl DistillExec {
     pub(super) fn try_new(
         job: Arc<Job>,
         input: Arc<dyn ExecutionPlan>,
+        warm: Option<Arc<dyn ExecutionPlan>>,
         schema: SchemaRef,
         projection: Option<Vec<usize>>,
     ) -> Result<Self> {
@@ -73,6 +77,7 @@ impl DistillExec {
         Ok(Self {
             job,
             input,
+            warm,
             schema,
             projection,
             properties: Arc::new(properties),
@@ -144,11 +149,11 @@ impl ExecutionPlan for DistillExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        std::iter::once(&self.input).chain(&self.warm).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        InputDistributionRequirements::new(vec![Distribution::SinglePartition])
+        InputDistributionRequirements::new(self.children().iter().map(|_| Distribution::SinglePartition).collect())
     }
 
     fn apply_expressions(
@@ -164,7 +169,9 @@ impl ExecutionPlan for DistillExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
-        Ok(Arc::new(Self::try_new(job, only_child(children)?, schema, self.projection.clone())?))
+        let mut children = children;
+        let warm = if self.warm.is_some() { children.pop() } else { None };
+        Ok(Arc::new(Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -177,6 +184,7 @@ impl ExecutionPlan for DistillExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(0, Arc::clone(&context))?;
+        let warm = self.warm.as_ref().map(|warm| warm.execute(0, Arc::clone(&context))).transpose()?;
         let new = || MetricBuilder::new(&self.metrics);
         let run = Run {
             job: Arc::clone(&self.job),
@@ -189,7 +197,7 @@ impl ExecutionPlan for DistillExec {
             output_rows: new().output_rows(partition),
             context,
         };
-        let batches = futures::stream::once(run.batches(input));
+        let batches = futures::stream::once(run.batches(input, warm));
         let stream = batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
@@ -213,12 +221,20 @@ struct Run {
 }
 
 impl Run {
-    async fn batches(self, input: SendableRecordBatchStream) -> Result<Vec<RecordBatch>> {
+    async fn batches(
+        self,
+        input: SendableRecordBatchStream,
+        warm: Option<SendableRecordBatchStream>,
+    ) -> Result<Vec<RecordBatch>> {
         let cancel = CancelOnDrop::default();
         let reservation = MemoryConsumer::new("Distill").register(self.context.memory_pool());
         let sketches = self.collect(input, &reservation).await?;
         self.classes.add(sketches.classes.len());
-        let rows = self.synthesize(sketches, &cancel, &reservation).await?;
+        let start = match warm {
+            Some(warm) => Some(self.warm_rows(warm, &sketches, &reservation).await?),
+            None => None,
+        };
+        let rows = self.synthesize(sketches, start, &cancel, &reservation).await?;
         self.output_rows.add(rows.num_rows());
         let rows = match &self.projection {
             Some(columns) => rows.project(columns)?,
@@ -232,15 +248,24 @@ impl Run {
     /// All sketches, sorted by label.
     async fn collect(&self, mut input: SendableRecordBatchStream, reservation: &MemoryReservation) -> Result<Sketches> {
         let mut all: Option<Sketches> = None;
+        let classes = Arc::new(self.job.layout.classes(&self.job.options)?);
         while let Some(batch) = input.next().await.transpose()? {
             let label_name = self.job.label_name().to_string();
-            let so_far = all.take();
+            let (so_far, classes) = (all.take(), Arc::clone(&classes));
             let add = move || {
                 let mut all = so_far;
                 let labels = Label::from_array(&label_name, batch.column(CLASS))?;
                 let column = as_struct_array(batch.column(SKETCH))?;
                 for (row, label) in labels.into_iter().enumerate() {
-                    let Some(label) = label else { continue };
+                    let label = label.ok_or_else(|| {
+                        Error::column(
+                            &label_name,
+                            "a sketch whose label is NULL; leave it out by a WHERE in the source",
+                        )
+                    })?;
+                    if column.is_null(row) || classes.as_ref().as_ref().is_some_and(|kept| !kept.contains(&label)) {
+                        continue;
+                    }
                     let (header, sketch) = sketch::from_array(column, row)?;
                     all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, &header, sketch)?;
                 }
@@ -252,7 +277,17 @@ impl Run {
                 self.reserve(reservation, all.classes.values().map(|s| s.bytes()).sum())?;
             }
         }
-        let sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        // The pool may lie elsewhere than where the sketches were made: its fingerprint is checked when it is read.
+        if let Some(path) = &self.job.options.pool_file {
+            sketches.header.recipe.source = crate::extract::Source::File { path: path.clone() };
+        }
+        if sketches.header.is_mixed() {
+            tracing::warn!(
+                numerics = sketches.header.numerics,
+                "sketches of different machines or versions: bits may differ from those of one"
+            );
+        }
         if let (1, Some(only)) = (sketches.classes.len(), sketches.classes.keys().next()) {
             return Err(Error::Data(format!(
                 "distill: {} has one class only, {} in column '{}'; at least two are needed",
@@ -265,9 +300,31 @@ impl Run {
         Ok(sketches)
     }
 
+    /// The rows of option `warm_start`, decoded.
+    async fn warm_rows(
+        &self,
+        mut input: SendableRecordBatchStream,
+        sketches: &Sketches,
+        reservation: &MemoryReservation,
+    ) -> Result<Rows> {
+        let recipe = Arc::new(sketches.header.recipe.clone());
+        let mut all = Rows { shape: recipe.shape, values: vec![], labels: vec![], skipped: 0 };
+        while let Some(batch) = input.next().await.transpose()? {
+            let (job, recipe, first_row) = (Arc::clone(&self.job), Arc::clone(&recipe), all.labels.len() as u64);
+            let place = format!("{}, ", self.job.options.warm_start.as_deref().unwrap_or("warm_start"));
+            let decode = move || job.decode(&batch, Some(&recipe.scaling), Some(recipe.shape), &place, first_row);
+            let rows = self.job.run(decode).await?;
+            reservation.try_grow(rows.values.len() * size_of::<f32>())?;
+            all.values.extend(rows.values);
+            all.labels.extend(rows.labels);
+        }
+        Ok(all)
+    }
+
     async fn synthesize(
         &self,
         sketches: Sketches,
+        start: Option<Rows>,
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
     ) -> Result<RecordBatch> {
@@ -284,7 +341,7 @@ impl Run {
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let rows = synthesize(&sketches, &job.options, &mut observe)?;
+            let rows = synthesize_from(&sketches, &job.options, start.as_ref(), &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
             let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
             rows::append_weights(&batch, &schema, rows.weights)

@@ -21,7 +21,7 @@ use super::job::Job;
 use super::locate::Locator;
 use crate::extract::{PoolRecipe, Scaling};
 use crate::rows::{Profile, Shape};
-use crate::sketch::{ClassSketch, Header, MICRO_BATCH, needs};
+use crate::sketch::{ClassSketch, Header, MICRO_BATCH, MomentsHeader, moment_dim, needs};
 
 /// Decodes rows, runs them through the frozen extractors and folds their features into sketches, micro-batch by micro-batch
 /// on the job's own threads. Emits `(class, sketch)` at the end of its input.
@@ -98,6 +98,7 @@ impl ExtractExec {
         let frequencies = needs::frequencies(options);
         let of = |f: fn(&PoolRecipe) -> String| recipe.as_ref().map_or_else(at_run, f);
         let bytes = recipe.clone().map(|recipe| {
+            let moments = moment_dim(options, recipe.feature_len());
             ClassSketch::bytes_of(&Header {
                 pool: String::new(),
                 recipe,
@@ -105,6 +106,8 @@ impl ExtractExec {
                 frequency_seed: options.seed,
                 reservoir: options.reservoir(),
                 numerics: String::new(),
+                moments: moments.map(|dim| MomentsHeader { kind: options.moments, dim, bounds: vec![] }),
+                origin: None,
             })
         });
         let rows = match layout.single() {

@@ -21,7 +21,7 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
 use crate::rows::{Label, Rows, Shape};
-use crate::sketch::{self, ClassSketch, MICRO_BATCH, Sketcher, needs};
+use crate::sketch::{self, ClassSketch, Header, MICRO_BATCH, Origin, Sketcher, needs};
 
 /// Most bytes of sketches in one output batch, where they are more than one.
 const OUTPUT_BYTES: usize = 32 << 20;
@@ -249,7 +249,7 @@ impl Fold {
         })?;
         let job = Arc::clone(&self.job);
         let make = move || {
-            let pool = Pool::build(&recipe, &extract::device(&job.options.device)?)?;
+            let pool = Pool::build_for(&recipe, &extract::device(&job.options.device)?, &job.options)?;
             Ok(Tools { sketcher: Sketcher::new(Arc::new(pool), &job.options)?, _reservation: reservation })
         };
         let tools = Arc::new(self.job.run(make).await?);
@@ -325,13 +325,14 @@ impl Fold {
         let batches = self
             .job
             .run(move || {
+                let header = Header { origin: Some(Origin::of(&job.layout)), ..tools.sketcher.header().clone() };
                 let mut sketches: Vec<Option<ClassSketch>> = state.sketches.into_iter().map(Some).collect();
                 let mut batches = vec![];
                 let (mut labels, mut group, mut bytes) = (vec![], vec![], 0);
                 let mut flush = |labels: &mut Vec<Label>, group: &mut Vec<ClassSketch>| -> Result<()> {
                     if !labels.is_empty() {
                         let class = Label::to_array(labels, job.label_type())?;
-                        let sketch = Arc::new(sketch::to_array(tools.sketcher.header(), group)?);
+                        let sketch = Arc::new(sketch::to_array(&header, group)?);
                         batches.push(RecordBatch::try_new(Arc::clone(&schema), vec![class, sketch])?);
                         labels.clear();
                         group.clear();

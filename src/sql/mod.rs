@@ -2,17 +2,23 @@
 //!
 //! `distill(source, name => value, ...)` is a relation: [`planner`](self) turns it into a scan of a table provider that
 //! holds the source's logical plan, and the provider's scan plans as *scan -> extract -> aggregate (partial, final) ->
-//! optimize*. `SET distill.name = value` sets defaults, `distill_union_agg` merges sketches.
+//! optimize*. `SET distill.name = value` sets defaults. Sketches are values: `distill_sketch_agg` makes one of rows, `distill_union_agg` adds them up, `distill_difference` takes one
+//! back, `distill_distance` compares two, `distill_describe` says what one is.
 
 mod cpu;
+mod describe;
+mod difference;
+mod distance;
 mod distill_exec;
 mod error;
 mod extract_exec;
+mod fetch;
 mod fold;
 mod held_sink;
 mod job;
 mod lineage;
 mod locate;
+mod make_pool;
 mod options;
 mod peek;
 mod planner;
@@ -22,13 +28,21 @@ mod provenance;
 mod provider;
 mod read;
 mod session;
+mod sketch_agg;
+mod sketch_source;
+mod sketch_values;
 mod source;
 mod union_agg;
 
+pub use describe::distill_describe_udf;
+pub use difference::distill_difference_udf;
+pub use distance::distill_distance_udf;
+pub use make_pool::make_pool;
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
 pub use provenance::PROVENANCE_KEY;
 pub use read::read;
+pub use sketch_agg::distill_sketch_agg_udaf;
 pub use union_agg::distill_union_agg_udaf;
 
 use std::sync::Arc;
@@ -37,14 +51,27 @@ use datafusion::error::Result;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 
-/// Teaches `ctx` the relation `distill(...)`, the aggregate `distill_union_agg` and the settings `distill.*`: all that an
+/// Teaches `ctx` the relation `distill(...)`, the functions of sketches and the settings `distill.*`: all that an
 /// embedder calls. Calling it again puts the settings back to their defaults.
 pub fn register(ctx: &SessionContext) -> Result<()> {
     hold_sinks(ctx);
     ctx.state_ref().write().config_mut().options_mut().extensions.insert(DistillConfig::default());
     ctx.register_udtf(session::FUNCTION, Arc::new(session::SessionFunction));
+    resolve_sketch_calls(ctx);
+    ctx.register_udaf(distill_sketch_agg_udaf());
     ctx.register_udaf(distill_union_agg_udaf());
+    ctx.register_udf(distill_difference_udf());
+    ctx.register_udf(distill_distance_udf());
+    ctx.register_udf(distill_describe_udf());
     ctx.register_relation_planner(Arc::new(planner::DistillPlanner::default()))
+}
+
+/// Adds the rule that `distill_sketch_agg` needs to the session's analyzer.
+fn resolve_sketch_calls(ctx: &SessionContext) {
+    let state = ctx.state();
+    if state.analyzer().rules.iter().all(|rule| rule.name() != sketch_agg::ResolveSketchCalls::NAME) {
+        ctx.add_analyzer_rule(Arc::new(sketch_agg::ResolveSketchCalls::new(ctx.runtime_env())));
+    }
 }
 
 /// Adds [`held_sink::HoldSinks`] to the session's physical optimizer, which only a rebuilt state can get a rule into.

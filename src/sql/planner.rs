@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{at, plan_error};
+use super::fetch;
 use super::options::DistillConfig;
 use super::provider::DistillTable;
 use super::session::{block_on, planning_session};
@@ -75,7 +76,8 @@ fn is_distill(name: &ObjectName, context: &dyn RelationPlannerContext) -> bool {
 
 fn plan(call: Call, state: &SessionState, job: &str, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     let span = call.span;
-    let Arguments { source, options } = arguments(call, state, context)?;
+    let Arguments { source, mut options } = arguments(call, state, context)?;
+    fetch::pool_file(state.runtime_env(), &mut options).map_err(|e| at(e, span))?;
     let (input, name) = plan_source(source, state, job, context)?;
     check_source(&input, span)?;
     let table =
@@ -196,7 +198,7 @@ fn constant(
 }
 
 /// An option's value from a scalar; `None` for types that no option takes.
-fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
+pub(super) fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
     if scalar.is_null() {
         return Some(Value::Null);
     }

@@ -8,7 +8,7 @@ use datafusion::common::{Column, plan_err};
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
@@ -23,7 +23,8 @@ use super::locate::Locator;
 use super::peek::{first_shape, hints};
 use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
-use super::source::{fingerprint, forget_files, scans};
+use super::sketch_source::{self, SketchSource};
+use super::source::{fingerprint, forget_files, open_files, scans};
 use super::union_agg::distill_union_agg_udaf;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
@@ -38,8 +39,12 @@ pub(super) struct DistillTable {
     job: Arc<Job>,
     /// The job's name, unique in the process.
     name: String,
-    /// The source, projected to the features, then the label.
+    /// The source, projected to the features, then the label; of sketches to the label, then the sketch.
     input: LogicalPlan,
+    /// Whether the source's rows are sketches.
+    is_sketched: bool,
+    /// The rows that the synthetic ones start from, projected to the features, then the label.
+    warm: Option<LogicalPlan>,
     schema: SchemaRef,
 }
 
@@ -54,15 +59,20 @@ impl DistillTable {
     ) -> Result<Self> {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
+        if let Some(column) = sketch_source::column(&source, &options)? {
+            let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+            let SketchSource { layout, options, input } =
+                SketchSource::open(state, source, column, &name, options).await?;
+            let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
+            let warm = warm_start(state, &layout, &options, &job_name).await?;
+            let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+            return Ok(Self { job, name: job_name, input, is_sketched: true, warm, schema });
+        }
         let schema = schema_with_metadata(state, &source, &scans).await?;
         let hints = hints(state, &source, &schema, &scans).await;
         let layout = Layout::infer_with(&schema, &options, &hints).map_err(planned)?;
-        let output = layout.output_schema(&options).map_err(planned)?;
-        let output = with_weight_column(&output, &options).map_err(planned)?;
-
-        let mut metadata = output.metadata().clone();
-        metadata.insert(PROVENANCE_KEY.into(), provenance(&options, &name, &fingerprint(&source, &scans)));
-        let schema = Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata));
+        let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+        let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
 
         let columns: Vec<Expr> = layout
             .projection()
@@ -70,20 +80,33 @@ impl DistillTable {
             .map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))))
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
+        let warm = warm_start(state, &layout, &options, &job_name).await?;
         let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
-        Ok(Self { job, name: job_name, input, schema })
+        Ok(Self { job, name: job_name, input, is_sketched: false, warm, schema })
     }
 
-    /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
-    async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
+    /// `scan`, of sketches.
+    async fn sketches(&self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let input = state.create_physical_plan(&self.input).await?;
-        if is_endless(&input) {
+        self.check_ends(&input)?;
+        Ok(input)
+    }
+
+    fn check_ends(&self, input: &Arc<dyn ExecutionPlan>) -> Result<()> {
+        if is_endless(input) {
             return plan_err!(
                 "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
                  distill((SELECT * FROM ... LIMIT 100000), ...)",
                 self.job.source
             );
         }
+        Ok(())
+    }
+
+    /// `scan -> extract`; a second scan before it where it isn't known how the features are scaled.
+    async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
+        let input = state.create_physical_plan(&self.input).await?;
+        self.check_ends(&input)?;
         let job = &self.job;
         let profile: Option<Arc<dyn ExecutionPlan>> = match job.static_scaling()? {
             Some(_) => None,
@@ -99,6 +122,39 @@ impl DistillTable {
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
         Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, state.config().target_partitions()))
     }
+}
+
+/// The plan that reads the rows of option `warm_start`.
+async fn warm_start(
+    state: &SessionState,
+    layout: &Layout,
+    options: &Options,
+    job: &str,
+) -> Result<Option<LogicalPlan>> {
+    let Some(path) = &options.warm_start else { return Ok(None) };
+    let rows = open_files(state, path, &format!("{job}-warm")).await?;
+    let mut columns = vec![];
+    for position in layout.projection() {
+        let expected = layout.schema.field(position);
+        let found = rows.schema().fields().iter().position(|f| f.name() == expected.name());
+        let Some(found) = found else {
+            return plan_err!(
+                "option 'warm_start': '{path}' has no column '{}'; it takes rows of the source's columns",
+                expected.name()
+            );
+        };
+        let column = Expr::Column(Column::from(rows.schema().qualified_field(found)));
+        columns.push(column.cast_to(expected.data_type(), rows.schema())?.alias(expected.name()));
+    }
+    Ok(Some(LogicalPlanBuilder::from(rows).project(columns)?.build()?))
+}
+
+/// The schema of the synthetic rows, with `provenance` in its metadata.
+fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crate::Result<SchemaRef> {
+    let output = with_weight_column(&layout.output_schema(options)?, options)?;
+    let mut metadata = output.metadata().clone();
+    metadata.insert(PROVENANCE_KEY.into(), provenance);
+    Ok(Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata)))
 }
 
 /// Whether the rows of `plan` never end. A limit that the optimizer has pushed into an endless scan leaves it marked as endless.
@@ -127,10 +183,15 @@ impl TableProvider for DistillTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         forget_files(state.runtime_env(), &self.name)?;
-        let extract = Arc::new(self.extract(state).await?);
-        let merged = union_by_class(extract, state.config().target_partitions())?;
-        let distill =
-            DistillExec::try_new(Arc::clone(&self.job), merged, Arc::clone(&self.schema), projection.cloned())?;
+        let sketches: Arc<dyn ExecutionPlan> =
+            if self.is_sketched { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
+        let merged = union_by_class(sketches, state.config().target_partitions())?;
+        let warm = match &self.warm {
+            Some(plan) => Some(state.create_physical_plan(plan).await?),
+            None => None,
+        };
+        let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
+        let distill = DistillExec::try_new(job, merged, warm, schema, projection.cloned())?;
         Ok(Arc::new(distill))
     }
 }

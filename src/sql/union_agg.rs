@@ -11,6 +11,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use datafusion::scalar::ScalarValue;
 
+use super::sketch_values::sketch_arguments;
 use crate::arrow::array::{Array, ArrayRef};
 use crate::arrow::datatypes::DataType;
 use crate::sketch::{self, ClassSketch, Header};
@@ -47,15 +48,7 @@ impl AggregateUDFImpl for UnionAgg {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let sketch = sketch::data_type();
-        let (DataType::Struct(expected), [DataType::Struct(found)]) = (&sketch, types) else {
-            return plan_err!("{NAME} takes one column of sketches, found {types:?}");
-        };
-        // Lists inside may have other field names after a trip through Parquet; the struct's own names must be ours.
-        if expected.iter().map(|f| f.name()).ne(found.iter().map(|f| f.name())) {
-            return plan_err!("{NAME} takes one column of sketches, found a struct with other fields");
-        }
-        Ok(vec![sketch])
+        sketch_arguments(NAME, types, 1)
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
@@ -71,29 +64,38 @@ impl AggregateUDFImpl for UnionAgg {
     }
 }
 
+/// A sum of sketches.
 #[derive(Debug, Default)]
-struct Union {
+pub(super) struct Union {
     sketch: Option<(Header, ClassSketch)>,
 }
 
 impl Union {
-    fn add(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let [values] = values else { return plan_err!("{NAME} takes one column of sketches") };
-        let values = as_struct_array(values)?;
-        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
-            let (header, sketch) = sketch::from_array(values, row)?;
-            match &mut self.sketch {
-                None => self.sketch = Some((header, sketch)),
-                Some((ours, sum)) => {
-                    ours.join(&header)?;
-                    sum.merge(&sketch)?;
-                }
+    /// Adds one sketch.
+    pub(super) fn add(&mut self, header: Header, sketch: ClassSketch) -> Result<()> {
+        match &mut self.sketch {
+            None => self.sketch = Some((header, sketch)),
+            Some((ours, sum)) => {
+                ours.join(&header)?;
+                sum.merge(&sketch)?;
             }
         }
         Ok(())
     }
 
-    fn value(&self) -> Result<ScalarValue> {
+    /// Adds the sketches of one column.
+    pub(super) fn add_arrays(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let [values] = values else { return plan_err!("{NAME} takes one column of sketches") };
+        let values = as_struct_array(values)?;
+        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+            let (header, sketch) = sketch::from_array(values, row)?;
+            self.add(header, sketch)?;
+        }
+        Ok(())
+    }
+
+    /// The sum; NULL of none.
+    pub(super) fn value(&self) -> Result<ScalarValue> {
         match &self.sketch {
             None => ScalarValue::try_from(&sketch::data_type()),
             Some((header, sum)) => {
@@ -101,15 +103,22 @@ impl Union {
             }
         }
     }
+
+    /// Bytes of memory it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let strings = |h: &Header| h.pool.capacity() + h.numerics.capacity() + h.recipe.augment.capacity();
+        // The origin's schema is small beside the sums of any pool.
+        self.sketch.as_ref().map_or(0, |(header, sum)| strings(header) + sum.bytes())
+    }
 }
 
 impl Accumulator for Union {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.add(values)
+        self.add_arrays(values)
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.add(states)
+        self.add_arrays(states)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -121,7 +130,6 @@ impl Accumulator for Union {
     }
 
     fn size(&self) -> usize {
-        let strings = |h: &Header| h.pool.capacity() + h.numerics.capacity() + h.recipe.augment.capacity();
-        size_of::<Self>() + self.sketch.as_ref().map_or(0, |(header, sum)| strings(header) + sum.bytes())
+        size_of::<Self>() + self.bytes()
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::extract::Scaling;
 use crate::options::{Init, Options};
 use crate::random;
-use crate::rows::Label;
+use crate::rows::{Label, Rows};
 use crate::sketch::{ClassSketch, Sketches};
 
 /// Standard deviation, in the extractors' units, of what is added where a real row is used again.
@@ -17,9 +17,22 @@ const REPEAT_NOISE: f32 = 0.1;
 /// `init => 'real'`: the first rows of the class's reservoir, which are a uniform draw of its distinct rows. A class with fewer of
 /// them than it is to get synthetic rows has them again, in turn, with a little noise, so that they can move apart. `init => 'noise'`: the
 /// standard normal distribution, moved into the domain.
-pub(crate) fn rows(sketches: &Sketches, options: &Options, allotment: &[usize]) -> Result<Vec<f32>> {
+///
+/// A class starts from its rows of `warm` first, as many as there are.
+pub(crate) fn rows(
+    sketches: &Sketches,
+    options: &Options,
+    allotment: &[usize],
+    warm: Option<&Rows>,
+) -> Result<Vec<f32>> {
     let (header, ipc) = (&sketches.header, options.ipc);
-    if options.init == Init::Real && options.is_ipc_each() && header.reservoir < ipc {
+    if let Some(warm) = warm.filter(|warm| !warm.is_empty() && warm.shape != header.recipe.shape) {
+        return Err(Error::option(
+            "warm_start",
+            format!("its rows are {}s, the sketches are of {}s", warm.shape, header.recipe.shape),
+        ));
+    }
+    if warm.is_none() && options.init == Init::Real && options.is_ipc_each() && header.reservoir < ipc {
         return Err(Error::Sketch(format!(
             "init => 'real' starts from {ipc} real rows a class (ipc), the sketch keeps {}; make it with reservoir_per_class => {ipc}, or \
              use init => 'noise'",
@@ -33,9 +46,14 @@ pub(crate) fn rows(sketches: &Sketches, options: &Options, allotment: &[usize]) 
         // One stream a class: a class more or less changes nothing in the others.
         let mut stream = random::stream(options.seed, &format!("synthetic rows of class {label}"));
         let from = out.len();
+        let warm_rows =
+            warm.iter().flat_map(|warm| (0..warm.len()).filter(|i| warm.labels[*i] == *label).map(|i| warm.row(i)));
+        warm_rows.take(*count).for_each(|row| out.extend(scaling.scale(row)));
+        let cold = count - (out.len() - from) / input_len.max(1);
         match options.init {
-            Init::Real => real(label, sketch, *count, scaling, &mut stream, &mut out)?,
-            Init::Noise => out.extend(random::normal(&mut stream, count * input_len)),
+            _ if cold == 0 => {}
+            Init::Real => real(label, sketch, cold, scaling, &mut stream, &mut out)?,
+            Init::Noise => out.extend(random::normal(&mut stream, cold * input_len)),
         }
         scaling.project(&mut out[from..]);
     }
@@ -82,6 +100,7 @@ mod tests {
                 clipped: 0,
                 missing: vec![],
                 members: vec![MemberSums::default(); 3],
+                moment_rows: 0,
                 reservoir: Reservoir::new(reservoir),
             };
             for i in 0..n {
@@ -94,7 +113,7 @@ mod tests {
     }
 
     fn start(init: Init, reservoir: usize) -> Result<Vec<f32>> {
-        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() }, &[3, 3])
+        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() }, &[3, 3], None)
     }
 
     #[test]
@@ -116,7 +135,7 @@ mod tests {
     #[test]
     fn classes_may_get_different_numbers_of_rows_and_more_than_the_sketch_keeps() {
         let options = Options { rows: Some(7), ..Options::default() };
-        let uneven = rows(&sketches(2), &options, &[6, 1]).unwrap();
+        let uneven = rows(&sketches(2), &options, &[6, 1], None).unwrap();
         assert_eq!(uneven.len(), 7 * 6);
         // What a class starts from doesn't depend on the others, nor on how many more it gets.
         assert_eq!(uneven[..12], start(Init::Real, 4).unwrap()[..12]);
@@ -130,6 +149,23 @@ mod tests {
         assert!(values.len() == 36 && values.iter().all(|v| (-1.0..=1.0).contains(v)));
         assert_eq!(values, start(Init::Noise, 0).unwrap());
         assert_ne!(values[..18], values[18..]);
+    }
+
+    #[test]
+    fn a_warm_start_comes_first_and_the_others_start_as_init_says() {
+        use crate::rows::Shape;
+        let values = [5.0f32; 12].into_iter().chain([7.0; 6]).collect();
+        let labels = vec![Label::Int(1), Label::Int(1), Label::Int(9)];
+        let warm = Rows { shape: Shape::Vector { len: 6 }, values, labels, skipped: 0 };
+        let options = Options { ipc: 3, ..Options::default() };
+        let found = rows(&sketches(4), &options, &[3, 3], Some(&warm)).unwrap();
+        let cold = start(Init::Real, 4).unwrap();
+        assert_eq!(found[..18], cold[..18]);
+        assert_eq!(found[18..30], [5.0 * 0.125 - 1.0; 12]);
+        assert_eq!(found[30..], cold[18..24]);
+        let other = Rows { shape: Shape::Vector { len: 3 }, values: vec![0.0; 9], ..warm };
+        let e = rows(&sketches(4), &options, &[3, 3], Some(&other)).unwrap_err().to_string();
+        assert!(e.contains("'warm_start'") && e.contains("vector of 3") && e.contains("vector of 6"), "{e}");
     }
 
     #[test]

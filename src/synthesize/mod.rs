@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
 use crate::objective::Groups;
 use crate::options::Options;
-use crate::rows::{Label, Shape};
+use crate::rows::{Label, Rows, Shape};
 use crate::sketch::Sketches;
 
 /// Synthetic rows, sorted by label, in the input's units.
@@ -58,12 +58,23 @@ pub fn synthesize(
     options: &Options,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
+    synthesize_from(sketches, options, None, observer)
+}
+
+/// [`synthesize`], with the rows `start`, in the input's units, in place of what `init` says: the first of a class as many as it is to get; where
+/// there are fewer of it, the others start as `init` says. Labels that no sketch has are passed over.
+pub fn synthesize_from(
+    sketches: &Sketches,
+    options: &Options,
+    start: Option<&Rows>,
+    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Synthetic> {
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
     let values = match options.method.selects() {
         true => selection::rows(sketches, options, &allotment, observer)?,
-        false => optimized(sketches, options, &allotment, observer)?,
+        false => optimized(sketches, options, &allotment, start, observer)?,
     };
     let classes = || sketches.classes.iter().zip(&allotment);
     let weight = |count: u64, rows: usize| count as f64 / rows as f64;
@@ -80,11 +91,12 @@ fn optimized(
     sketches: &Sketches,
     options: &Options,
     allotment: &[usize],
+    start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<f32>> {
     let groups = Groups::new(allotment);
     let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
-    let start = init::rows(sketches, options, allotment)?;
+    let start = init::rows(sketches, options, allotment, start)?;
     let values = if recipe.steps == 0 {
         start
     } else {
@@ -97,7 +109,7 @@ fn optimized(
 /// The extractors that `sketches` were made with.
 fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
     let header = &sketches.header;
-    let pool = Pool::build(&header.recipe, &extract::device(&options.device)?)?;
+    let pool = Pool::build_for(&header.recipe, &extract::device(&options.device)?, options)?;
     if pool.fingerprint() != header.pool {
         return Err(Error::Sketch(format!(
             "the pool it was made with had fingerprint {}, the one built from its recipe has {}: the pool file has changed, or another \

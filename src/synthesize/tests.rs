@@ -121,7 +121,7 @@ fn the_gradient_in_parts_is_the_gradient_at_once() {
     let recipe = Recipe::choose(&options, &sketches.header, 2).unwrap();
     let allotment = [3, 1, 2];
     let mut descent = descent::Descent::new(&sketches, &options, &recipe, &pool, Groups::new(&allotment)).unwrap();
-    let start = init::rows(&sketches, &options, &allotment).unwrap();
+    let start = init::rows(&sketches, &options, &allotment, None).unwrap();
     let var = candle_core::Var::from_vec(start, (6, 1, 8, 8), &Device::Cpu).unwrap();
     let mut of = |rows_at_once: usize| {
         descent.rows_at_once = rows_at_once;

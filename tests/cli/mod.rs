@@ -4,6 +4,7 @@ mod errors;
 mod evaluate;
 mod help;
 mod inspect;
+mod pool;
 mod run;
 mod sql;
 

@@ -1,0 +1,180 @@
+//! The options that take one of a few words: a word flows in, a choice flows out, or an error with the nearest word.
+
+use std::fmt;
+
+use crate::error::{Error, Result, nearest_hint};
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            /// The values as written in SQL.
+            pub const VALUES: &'static [&'static str] = &[$($text),+];
+
+            /// The value as written in SQL.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            pub(super) fn parse(option: &str, text: &str) -> Result<Self> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($text $(| $alias)* => Ok(Self::$variant),)+
+                    _ => Err(Error::option(
+                        option,
+                        format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
+                    )),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+choice! {
+    /// How the rows are made: what is matched between real and synthetic rows, or how real rows are chosen.
+    Method {
+        /// Chosen from the kind of rows and `ipc`.
+        Auto = "auto",
+        /// Mean embeddings (distribution matching, Zhao and Bilen 2023).
+        Mean = "mean" | "dm",
+        /// Characteristic functions (neural characteristic function matching, Wang et al. 2025).
+        Characteristic = "characteristic" | "ncfm",
+        /// Real rows, uniformly drawn.
+        Random = "random",
+        /// Real rows whose mean embedding follows the class's (Welling 2009).
+        Herding = "herding",
+        /// Real rows of which no other is far (Gonzalez 1985).
+        KCenter = "k_center" | "k-center",
+        /// Real rows nearest to the centres of k-means (Lloyd 1982).
+        KMeans = "k_means" | "k-means",
+    }
+}
+choice! {
+    /// How synthetic rows are split over the classes.
+    Allocation {
+        /// As many each.
+        Equal = "equal",
+        /// In proportion to the class's real rows.
+        Proportional = "proportional",
+        /// In proportion to the square root of the class's real rows.
+        Sqrt = "sqrt",
+    }
+}
+choice! {
+    /// Where the extractors' weights come from.
+    PoolKind {
+        /// Random, from `seed`.
+        Random = "random",
+    }
+}
+choice! {
+    /// What the synthetic rows start from.
+    Init {
+        /// Real rows of the reservoir.
+        Real = "real",
+        /// Noise.
+        Noise = "noise",
+    }
+}
+choice! {
+    /// What the rows of the source are.
+    Input {
+        /// Rows to sketch.
+        Rows = "rows",
+        /// Sketches, each with its label beside it.
+        Sketches = "sketches",
+    }
+}
+choice! {
+    /// Which second moments of the features a sketch has.
+    Moments {
+        /// None.
+        None = "none",
+        /// Those of all classes together.
+        Pooled = "pooled",
+        /// Those of each class.
+        Class = "class",
+    }
+}
+choice! {
+    /// What labels the synthetic rows carry.
+    LabelKind {
+        /// One class a row, in the source's own label column.
+        Hard = "hard",
+    }
+}
+choice! {
+    /// How the synthetic pictures are written.
+    Encoding {
+        /// As the source has them: PNG for pictures.
+        Source = "source" | "png",
+        /// As exact lists of f32.
+        Tensor = "tensor",
+    }
+}
+choice! {
+    /// What to do with a row whose label or feature is NULL.
+    OnNull {
+        /// Stop, naming the row.
+        Error = "error",
+        /// Leave the row out and count it.
+        Skip = "skip",
+        /// Take a missing feature of a table as missing: the synthetic rows miss it as often. A missing label stops the job.
+        Impute = "impute",
+    }
+}
+choice! {
+    /// How the numbers of a table are mapped to the extractors' input.
+    Curve {
+        /// Each column by its own numbers: linear, or by quantiles where its tails are heavy.
+        Auto = "auto",
+        /// Mean 0 and standard deviation 1.
+        Linear = "linear",
+        /// The inverse hyperbolic sine, a logarithm that takes 0 and negative numbers, then as linear.
+        Log = "log",
+        /// The rank among the column's numbers.
+        Quantile = "quantile",
+    }
+}
+choice! {
+    /// What the extractors are.
+    Network {
+        /// ConvNets for pictures, MLPs for lists of numbers, MLPs and Fourier features in turn for tables.
+        Auto = "auto",
+        /// The field's ConvNet, for pictures.
+        ConvNet = "convnet",
+        /// Random multilayer perceptrons, for vectors and tables.
+        Mlp = "mlp",
+        /// Random Fourier features (Rahimi and Recht 2007), for vectors and tables.
+        Fourier = "fourier",
+        /// MLPs and Fourier features in turn, for vectors and tables.
+        Mixed = "mixed",
+    }
+}
+choice! {
+    /// The optimizer of the synthetic rows.
+    OptimizerKind {
+        /// Adam (Kingma and Ba 2015).
+        Adam = "adam",
+        /// Stochastic gradient descent with momentum.
+        Sgd = "sgd",
+    }
+}
+
+impl Method {
+    /// Whether it chooses real rows, in place of optimizing synthetic ones.
+    pub fn selects(self) -> bool {
+        match self {
+            Self::Auto | Self::Mean | Self::Characteristic => false,
+            Self::Random | Self::Herding | Self::KCenter | Self::KMeans => true,
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! An Arrow struct that anyone may have written flows in; a sketch, every part of it checked, or an error that names the field flows out.
+
+use std::sync::Arc;
+
+use crate::arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use crate::arrow::compute::{CastOptions, cast_with_options};
+use crate::arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use crate::error::{Error, Result};
+use crate::extract::PoolRecipe;
+use crate::options::Moments;
+use crate::sketch::arrow_form::{
+    MomentParameters, SECOND_MOMENTS, extractor_fields, feature_fields, kept_fields, list, section_fields,
+};
+use crate::sketch::moments::{UNITS, rows_after};
+use crate::sketch::{
+    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums,
+    MomentsHeader, Origin, OriginFeature, Reservoir, schema_bytes,
+};
+
+/// Most bytes of a text that is read.
+const MOST_TEXT: usize = 16 << 20;
+
+/// The sketch in row `row`; a damaged one is an error.
+///
+/// Fields are found by name and cast where another writer chose another type of list, text or integer. Everything is checked:
+/// the format's version, the scales, all lengths against the recipe, the size of every sum, the reservoir's order and hashes.
+pub fn from_array(array: &StructArray, row: usize) -> Result<(Header, ClassSketch)> {
+    if row >= array.len() || array.is_null(row) {
+        return Err(Error::Sketch(format!("row {row} is NULL; leave such rows out: WHERE sketch IS NOT NULL")));
+    }
+    let reader = Reader { array, row };
+    let format = reader.text("format")?;
+    if format != FORMAT {
+        return Err(Error::Sketch(format!(
+            "format '{format}', this version reads '{FORMAT}'; make the sketch again, or read it with the version that made it"
+        )));
+    }
+    let scales = [
+        ("embedding_scale", EMBEDDING_SCALE),
+        ("cos_scale", COS_SCALE),
+        ("embedding_bound", f64::from(EMBEDDING_BOUND)),
+    ];
+    for (name, expected) in scales {
+        let found = reader.column(name, &DataType::Float64)?.as_primitive::<Float64Type>().value(0);
+        if found != expected {
+            return Err(damaged(name, format!("expected {expected}, found {found}")));
+        }
+    }
+    let mut header = reader.header()?;
+    let moments = reader.moments(&header.recipe)?;
+    header.moments = moments.as_ref().map(|moments| moments.said.header.clone());
+    let sketch = reader.sketch(&header, moments)?;
+    Ok((header, sketch))
+}
+
+fn damaged(field: &str, message: impl std::fmt::Display) -> Error {
+    Error::Sketch(format!("field '{field}': {message}; the sketch is damaged, make it again"))
+}
+
+/// The section of second moments.
+struct ReadMoments {
+    said: MomentParameters,
+    /// One entry an extractor.
+    sums: Vec<Vec<i64>>,
+}
+
+/// One row of an array of sketches.
+struct Reader<'a> {
+    array: &'a StructArray,
+    row: usize,
+}
+
+impl Reader<'_> {
+    /// The row's value of a field, as an array of length 1 and of type `data_type`, without NULLs.
+    fn column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
+        let column = self.array.column_by_name(name).ok_or_else(|| {
+            let found: Vec<&str> = self.array.column_names();
+            Error::Sketch(format!("no field '{name}' in a struct of {}: this is not a sketch", found.join(", ")))
+        })?;
+        without_nulls(name, &column.slice(self.row, 1), data_type)
+    }
+
+    fn text(&self, name: &str) -> Result<String> {
+        let text = self.column(name, &DataType::Utf8)?;
+        let text = text.as_string::<i32>().value(0);
+        if text.len() > MOST_TEXT {
+            return Err(damaged(name, format!("{} bytes of text, expected at most {MOST_TEXT}", text.len())));
+        }
+        Ok(text.to_string())
+    }
+
+    /// A whole number from 0 to `most`.
+    fn number(&self, name: &str, most: u64) -> Result<u64> {
+        let value = self.column(name, &DataType::Int64)?.as_primitive::<Int64Type>().value(0);
+        u64::try_from(value)
+            .ok()
+            .filter(|v| *v <= most)
+            .ok_or_else(|| damaged(name, format!("expected a number from 0 to {most}, found {value}")))
+    }
+
+    /// [`Reader::column`] of a field that may be NULL.
+    fn optional(&self, name: &str, data_type: &DataType) -> Result<Option<ArrayRef>> {
+        match self.array.column_by_name(name) {
+            Some(column) if column.is_null(self.row) => Ok(None),
+            _ => self.column(name, data_type).map(Some),
+        }
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.optional(name, &DataType::Utf8)?.map(|text| text.as_string::<i32>().value(0).to_string()))
+    }
+
+    fn header(&self) -> Result<Header> {
+        let recipe: PoolRecipe = serde_json::from_str(&self.text("recipe")?).map_err(|e| damaged("recipe", e))?;
+        recipe.check_sound().map_err(|message| damaged("recipe", message))?;
+        Ok(Header {
+            origin: self.origin()?,
+            moments: None,
+            pool: self.text("pool")?,
+            recipe,
+            frequencies: self.number("frequencies", 1 << 20)? as usize,
+            frequency_seed: self.column("frequency_seed", &DataType::UInt64)?.as_primitive::<UInt64Type>().value(0),
+            reservoir: self.number("reservoir_capacity", 1 << 30)? as usize,
+            numerics: self.text("numerics")?,
+        })
+    }
+
+    fn origin(&self) -> Result<Option<Origin>> {
+        let Some(bytes) = self.optional("source_schema", &DataType::LargeBinary)? else { return Ok(None) };
+        let bytes = bytes.as_binary::<i64>().value(0);
+        let schema = schema_bytes::read(bytes).map_err(|message| damaged("source_schema", message))?;
+        let structs = self.list("features", DataType::Struct(feature_fields()))?;
+        let structs = structs.as_struct();
+        let column = |name: &str, data_type: &DataType| {
+            let column = structs.column_by_name(name).ok_or_else(|| damaged(&format!("features.{name}"), "missing"))?;
+            cast(&format!("features.{name}"), column, data_type)
+        };
+        let names = column("name", &DataType::Utf8)?;
+        let last = column("channels_last", &DataType::Boolean)?;
+        let mut features = vec![];
+        for i in 0..structs.len() {
+            let name = names.is_valid(i).then(|| names.as_string::<i32>().value(i));
+            let known = |name: &&str| schema.field_with_name(name).is_ok();
+            let Some(name) = name.filter(known) else {
+                return Err(damaged("features", format!("feature {i} is no column of the source")));
+            };
+            let channels_last = last.is_valid(i).then(|| last.as_boolean().value(i));
+            features.push(OriginFeature { name: name.into(), channels_last });
+        }
+        let label = self.optional_text("label")?;
+        if let Some(label) = label.as_ref().filter(|label| schema.field_with_name(label).is_err()) {
+            return Err(damaged("label", format!("'{}' is no column of the source", label.escape_debug())));
+        }
+        let label_names = match self.optional("label_names", &list(DataType::Utf8))? {
+            Some(names) => {
+                let names = without_nulls("label_names", &names.as_list::<i64>().value(0), &DataType::Utf8)?;
+                Some(names.as_string::<i32>().iter().flatten().map(str::to_string).collect())
+            }
+            None => None,
+        };
+        let origin = Origin { schema: Arc::new(schema), features, label, label_names };
+        let (expected, found) = (origin.label_type(), self.optional_text("label_type")?);
+        if expected != found {
+            return Err(damaged("label_type", format!("{found:?}, the source's schema says {expected:?}")));
+        }
+        Ok(Some(origin))
+    }
+
+    fn sketch(&self, header: &Header, moments: Option<ReadMoments>) -> Result<ClassSketch> {
+        let count = self.number("count", MAX_COUNT)?;
+        let clipped = self.number("clipped", i64::MAX as u64)?;
+        let mut members = self.members(header, count)?;
+        let mut moment_rows = 0;
+        if let Some(ReadMoments { said, sums }) = moments {
+            moment_rows = said.rows;
+            if said.header.kind == Moments::Class && moment_rows != count {
+                return Err(damaged(SECOND_MOMENTS, format!("{moment_rows} rows in a sketch of {count}")));
+            }
+            for (n, ((member, sums), clipped)) in members.iter_mut().zip(sums).zip(said.clipped).enumerate() {
+                (member.moments, member.moments_clipped) = (sums, clipped);
+                if let Some((at, sum)) = member.impossible_moment(moment_rows, said.header.dim) {
+                    return Err(damaged(
+                        SECOND_MOMENTS,
+                        format!("sum {at} of extractor {n} is {sum}, which {moment_rows} rows can't have"),
+                    ));
+                }
+            }
+        }
+        Ok(ClassSketch {
+            count,
+            clipped,
+            missing: self.missing(header, count)?,
+            members,
+            moment_rows,
+            reservoir: self.reservoir(header, count)?,
+        })
+    }
+
+    fn missing(&self, header: &Header, count: u64) -> Result<Vec<u64>> {
+        let values = self.list("missing", DataType::Int64)?;
+        let values = values.as_primitive::<Int64Type>().values();
+        let expected = header.missing().len();
+        if values.len() != expected {
+            return Err(damaged("missing", format!("{} counts, expected {expected}", values.len())));
+        }
+        let fits = |v: &i64| u64::try_from(*v).ok().filter(|v| *v <= count);
+        values.iter().map(|v| fits(v).ok_or_else(|| damaged("missing", format!("{v} of {count} rows")))).collect()
+    }
+
+    fn members(&self, header: &Header, count: u64) -> Result<Vec<MemberSums>> {
+        let structs = self.list("extractors", DataType::Struct(extractor_fields()))?;
+        let structs = structs.as_struct();
+        let expected = header.recipe.extractors;
+        if structs.len() != expected {
+            return Err(damaged("extractors", format!("{} of them, the recipe says {expected}", structs.len())));
+        }
+        let column = |name: &str| {
+            let path = format!("extractors.{name}");
+            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
+            without_nulls(&path, column, &list(DataType::Int64))
+        };
+        let (embedding, cos, sin) = (column("embedding")?, column("cos")?, column("sin")?);
+        let mut members = vec![];
+        for i in 0..expected {
+            let read = |name: &str, lists: &ArrayRef, length: usize| -> Result<Vec<i64>> {
+                let path = format!("extractors[{i}].{name}");
+                let values = lists.as_list::<i64>().value(i);
+                // Before anything of that length is made.
+                if values.len() != length {
+                    return Err(damaged(&path, format!("{} sums, expected {length}", values.len())));
+                }
+                let values = without_nulls(&path, &values, &DataType::Int64)?;
+                Ok(values.as_primitive::<Int64Type>().values().to_vec())
+            };
+            let member = MemberSums {
+                embedding: read("embedding", &embedding, header.recipe.feature_len())?,
+                cos: read("cos", &cos, header.frequencies)?,
+                sin: read("sin", &sin, header.frequencies)?,
+                ..MemberSums::default()
+            };
+            if let Some((name, at, sum)) = member.too_large(count) {
+                let path = format!("extractors[{i}].{name}");
+                return Err(damaged(&path, format!("sum {at} is {sum}, too large for {count} rows")));
+            }
+            members.push(member);
+        }
+        Ok(members)
+    }
+
+    /// The sections; one that this version doesn't know is refused.
+    fn moments(&self, recipe: &PoolRecipe) -> Result<Option<ReadMoments>> {
+        let structs = self.list("sections", DataType::Struct(section_fields()))?;
+        let structs = structs.as_struct();
+        let column = |name: &str, data_type: &DataType| {
+            let path = format!("sections.{name}");
+            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
+            without_nulls(&path, column, data_type)
+        };
+        let names = column("name", &DataType::Utf8)?;
+        let unknown = names.as_string::<i32>().iter().flatten().find(|name| *name != SECOND_MOMENTS);
+        if let Some(name) = unknown {
+            return Err(Error::Sketch(format!(
+                "a section '{}' that this version doesn't know; read it with the version that made it",
+                name.escape_debug()
+            )));
+        }
+        match structs.len() {
+            0 => return Ok(None),
+            1 => {}
+            n => return Err(damaged("sections", format!("{n} of one name"))),
+        }
+        let wrong = |message: String| damaged(SECOND_MOMENTS, message);
+        let parameters = column("parameters", &DataType::Utf8)?;
+        let said: MomentParameters =
+            serde_json::from_str(parameters.as_string::<i32>().value(0)).map_err(|e| wrong(e.to_string()))?;
+        let MomentsHeader { kind, dim, bounds } = &said.header;
+        let extractors = recipe.extractors;
+        if *kind == Moments::None || *dim == 0 || *dim > recipe.feature_len() || *dim > 1 << 16 || said.units != UNITS {
+            return Err(wrong(format!("impossible parameters, {dim} dimensions")));
+        }
+        if bounds.len() != extractors
+            || said.clipped.len() != extractors
+            || bounds.iter().any(|b| !b.is_normal() || *b < 0.0)
+        {
+            return Err(wrong(format!(
+                "expected a positive bound and a count of clipped values for each of {extractors} extractors"
+            )));
+        }
+        rows_after(said.rows, 0)?;
+        let lists = column("integers", &list(list(DataType::Int64)))?.as_list::<i64>().value(0);
+        let lists = without_nulls("sections.integers", &lists, &list(DataType::Int64))?;
+        if lists.len() != extractors {
+            return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
+        }
+        let mut sums = vec![];
+        for i in 0..extractors {
+            let values = lists.as_list::<i64>().value(i);
+            let expected = said.header.len();
+            if values.len() != expected && !values.is_empty() {
+                return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", values.len())));
+            }
+            let values = without_nulls("sections.integers", &values, &DataType::Int64)?;
+            sums.push(values.as_primitive::<Int64Type>().values().to_vec());
+        }
+        Ok(Some(ReadMoments { said, sums }))
+    }
+
+    fn reservoir(&self, header: &Header, count: u64) -> Result<Reservoir> {
+        let structs = self.list("reservoir", DataType::Struct(kept_fields()))?;
+        let structs = structs.as_struct();
+        if structs.len() > header.reservoir {
+            let (found, most) = (structs.len(), header.reservoir);
+            return Err(damaged("reservoir", format!("{found} rows, its capacity is {most}")));
+        }
+        let column =
+            |name: &str| structs.column_by_name(name).ok_or_else(|| damaged(&format!("reservoir.{name}"), "missing"));
+        let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
+        let copies = without_nulls("reservoir.copies", column("copies")?, &DataType::Int64)?;
+        let rows = without_nulls("reservoir.values", column("values")?, &list(DataType::Float32))?;
+        let mut reservoir = Reservoir::new(header.reservoir);
+        if let Some(threshold) = self.optional("reservoir_threshold", &DataType::FixedSizeBinary(16))? {
+            if structs.len() >= header.reservoir {
+                return Err(damaged("reservoir_threshold", "a threshold, though the reservoir is full"));
+            }
+            reservoir.threshold = threshold.as_fixed_size_binary().value(0).try_into().ok();
+        }
+        let mut total = 0u64;
+        for i in 0..structs.len() {
+            let path = format!("reservoir[{i}]");
+            let values = without_nulls(&path, &rows.as_list::<i64>().value(i), &DataType::Float32)?;
+            let values = values.as_primitive::<Float32Type>().values().to_vec();
+            let expected = header.recipe.shape.len();
+            if values.len() != expected || values.iter().any(|v| !v.is_finite()) {
+                return Err(damaged(&path, format!("expected {expected} finite numbers")));
+            }
+            let hash = Reservoir::hash(header.frequency_seed, &values);
+            if hashes.as_fixed_size_binary().value(i) != hash {
+                return Err(damaged(&path, "the numbers don't have the hash that is stored with them"));
+            }
+            if reservoir.threshold.is_some_and(|threshold| hash > threshold) {
+                return Err(damaged(&path, "a hash above the reservoir's threshold"));
+            }
+            if reservoir.rows.last().is_some_and(|last| last.hash >= hash) {
+                return Err(damaged(&path, "not in the order of the hashes"));
+            }
+            let copies = copies.as_primitive::<Int64Type>().value(i);
+            match u64::try_from(copies).ok().and_then(|c| total.checked_add(c)).filter(|t| copies > 0 && *t <= count) {
+                Some(t) => total = t,
+                None => return Err(damaged(&path, format!("{copies} copies, in a sketch of {count} rows"))),
+            }
+            reservoir.rows.push(Kept { hash, copies: copies as u64, values });
+        }
+        Ok(reservoir)
+    }
+
+    /// The items of the row's list in field `name`.
+    fn list(&self, name: &str, items: DataType) -> Result<ArrayRef> {
+        let column = self.column(name, &list(items.clone()))?;
+        without_nulls(name, &column.as_list::<i64>().value(0), &items)
+    }
+}
+
+/// `array` cast to `data_type`; an error if it can't be or if an item is NULL.
+fn without_nulls(name: &str, array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    let array = cast(name, array, data_type)?;
+    if array.logical_null_count() > 0 { Err(damaged(name, "NULL inside")) } else { Ok(array) }
+}
+
+fn cast(name: &str, array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == data_type {
+        return Ok(array.clone());
+    }
+    let strict = CastOptions { safe: false, ..Default::default() };
+    cast_with_options(array, data_type, &strict)
+        .map_err(|e| damaged(name, format!("expected {data_type}, found {} ({e})", array.data_type())))
+}
+
+#[cfg(test)]
+#[path = "arrow_form_tests.rs"]
+mod tests;

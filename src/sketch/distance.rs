@@ -1,0 +1,132 @@
+//! Two sketches of one class flow in; how far apart the rows behind them are, and how far chance alone would put them, flow out.
+
+use crate::error::{Error, Result};
+use crate::sketch::{COS_SCALE, ClassSketch, MemberSums};
+
+/// The 99.9 % quantile of the chi-squared distribution with one degree of freedom.
+const QUANTILE: f64 = 10.827_566;
+
+/// The distance of two sketches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distance {
+    /// Mean over extractors and frequencies of the squared distance of the characteristic functions of the rows *behind* the two samples: what
+    /// their finite numbers add is subtracted, so that it is 0 on average, and as often below as above, where both are drawn alike.
+    pub distance: f64,
+    /// What `distance` exceeds in at most about one of a thousand comparisons of samples that are drawn alike.
+    pub chance: f64,
+}
+
+/// The distance of two sketches made with one header; `None` where one of them has fewer than two rows, whose spread isn't known.
+///
+/// With phi the empirical characteristic function of n rows at one frequency, `E|phi_a - phi_b|^2` is the squared distance of the true ones plus
+/// `(1 - |phi|^2) / n` of each; `(1 - |phi_n|^2) / (n - 1)` estimates that without bias. The mean over frequencies drawn from a density is
+/// the squared maximum mean discrepancy under the kernel whose Fourier transform it is (Gretton et al., JMLR 2012). Under the null hypothesis its
+/// biased form is a weighted sum of squared normal variables, the weights adding up to that bias; of all such sums the tail of a single
+/// one is the longest, which bounds chance whatever the kernel's spectrum: `bias * (quantile - 1)`.
+///
+/// Errors: sketches of different shapes, or without frequencies.
+pub fn distance(a: &ClassSketch, b: &ClassSketch) -> Result<Option<Distance>> {
+    let lengths = |s: &ClassSketch| s.members.iter().map(|m| (m.cos.len(), m.sin.len())).collect::<Vec<_>>();
+    if lengths(a) != lengths(b) {
+        return Err(Error::Sketch(
+            "sketches of different shapes have no distance; make them with the same options".into(),
+        ));
+    }
+    let frequencies: usize = a.members.iter().map(|m| m.cos.len()).sum();
+    if frequencies == 0 {
+        return Err(Error::Sketch(
+            "a distance needs frequencies, these sketches have none; make them with frequencies => 1024".into(),
+        ));
+    }
+    if a.count < 2 || b.count < 2 {
+        return Ok(None);
+    }
+    let (mut squared, mut bias) = (0.0, 0.0);
+    for (a_sums, b_sums) in a.members.iter().zip(&b.members) {
+        for j in 0..a_sums.cos.len() {
+            let ((a_re, a_im), (b_re, b_im)) = (at(a_sums, a.count, j), at(b_sums, b.count, j));
+            squared += (a_re - b_re).powi(2) + (a_im - b_im).powi(2);
+            bias += spread(a_re, a_im, a.count) + spread(b_re, b_im, b.count);
+        }
+    }
+    let mean = |sum: f64| sum / frequencies as f64;
+    Ok(Some(Distance { distance: mean(squared - bias), chance: mean(bias) * (QUANTILE - 1.0) }))
+}
+
+/// The empirical characteristic function at frequency `j`.
+fn at(sums: &MemberSums, count: u64, j: usize) -> (f64, f64) {
+    let unit = count as f64 * COS_SCALE;
+    (sums.cos[j] as f64 / unit, sums.sin[j] as f64 / unit)
+}
+
+/// What `count` rows add to the expected squared distance.
+fn spread(re: f64, im: f64, count: u64) -> f64 {
+    ((1.0 - re * re - im * im) / (count - 1) as f64).max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+    use crate::sketch::{Reservoir, sincos};
+
+    const FREQUENCIES: usize = 256;
+
+    /// The sketch of `rows` points `[rows, 3]` of one extractor that gives them as they are.
+    fn sketch(rows: &[f32]) -> ClassSketch {
+        let t = random::normal(&mut random::stream(1, "frequencies"), 3 * FREQUENCIES);
+        let mut member = MemberSums::zeros(0, FREQUENCIES);
+        for row in rows.chunks(3) {
+            let angles: Vec<f32> = t.chunks(3).map(|t| t.iter().zip(row).map(|(a, b)| a * b).sum()).collect();
+            sincos::add(&angles, &mut member.cos, &mut member.sin);
+        }
+        ClassSketch {
+            count: rows.len() as u64 / 3,
+            clipped: 0,
+            missing: vec![],
+            members: vec![member],
+            moment_rows: 0,
+            reservoir: Reservoir::new(0),
+        }
+    }
+
+    /// `n` points around `centre`.
+    fn points(seed: u64, n: usize, centre: f32) -> Vec<f32> {
+        random::normal(&mut random::stream(seed, "points"), 3 * n).into_iter().map(|v| 0.5 * v + centre).collect()
+    }
+
+    #[test]
+    fn samples_drawn_alike_are_at_distance_zero_on_average_and_below_chance() {
+        let between = |seed: u64, n: usize, m: usize| {
+            distance(&sketch(&points(2 * seed, n, 0.0)), &sketch(&points(2 * seed + 1, m, 0.0))).unwrap().unwrap()
+        };
+        for (n, m) in [(20, 30), (150, 8)] {
+            let found: Vec<Distance> = (0..200).map(|seed| between(seed, n, m)).collect();
+            let mean = found.iter().map(|d| d.distance).sum::<f64>() / 200.0;
+            let chance = found.iter().map(|d| d.chance).sum::<f64>() / 200.0;
+            // Without the correction the mean would be chance / 9.8.
+            assert!(mean.abs() < chance / 9.8 / 5.0, "{n} {m}: {mean} {chance}");
+            assert!(found.iter().all(|d| d.distance < d.chance));
+            let below = found.iter().filter(|d| d.distance < 0.0).count();
+            assert!((80..180).contains(&below), "{below}");
+        }
+    }
+
+    #[test]
+    fn a_shift_is_seen_and_its_distance_does_not_depend_on_the_number_of_rows() {
+        let between = |n| distance(&sketch(&points(1, n, 0.0)), &sketch(&points(2, n, 1.0))).unwrap().unwrap();
+        let (few, many) = (between(60), between(4000));
+        assert!(few.distance > few.chance && many.distance > 20.0 * many.chance, "{few:?} {many:?}");
+        assert!((few.distance / many.distance - 1.0).abs() < 0.3, "{few:?} {many:?}");
+    }
+
+    #[test]
+    fn one_row_has_no_spread_and_no_frequencies_have_no_distance() {
+        let (one, two) = (sketch(&points(1, 1, 0.0)), sketch(&points(1, 2, 0.0)));
+        assert_eq!(distance(&one, &two).unwrap(), None);
+        let mut none = two.clone();
+        none.members[0] = MemberSums::zeros(0, 0);
+        assert!(distance(&none, &none).unwrap_err().to_string().contains("frequencies => 1024"));
+        assert!(distance(&none, &two).is_err());
+    }
+}
