@@ -24,10 +24,11 @@ mod read;
 mod session;
 mod source;
 mod union_agg;
+mod workers;
 
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
-pub use provenance::PROVENANCE_KEY;
+pub use provenance::{PROVENANCE_KEY, weight_column};
 pub use read::read;
 pub use union_agg::distill_union_agg_udaf;
 

@@ -25,6 +25,7 @@ use super::profile_exec::ProfileExec;
 use super::provenance::{PROVENANCE_KEY, provenance};
 use super::source::{fingerprint, forget_files, scans};
 use super::union_agg::distill_union_agg_udaf;
+use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
 use crate::rows::{Layout, with_weight_column};
@@ -44,13 +45,15 @@ pub(super) struct DistillTable {
 }
 
 impl DistillTable {
-    /// Finds the columns' roles; `name` is the source's name in messages, `job_name` that of the job, under which its files were listed.
+    /// Finds the columns' roles; `name` is the source's name in messages, `job_name` that of the job, under which its files were listed; `pools` are
+    /// the session's worker threads.
     pub(super) async fn try_new(
         state: &SessionState,
         source: LogicalPlan,
         name: String,
         options: Options,
         job_name: String,
+        pools: Arc<WorkerPools>,
     ) -> Result<Self> {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
@@ -70,7 +73,7 @@ impl DistillTable {
             .map(|i| Expr::Column(Column::from(source.schema().qualified_field(i))))
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
-        let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+        let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
         Ok(Self { job, name: job_name, input, schema })
     }
 
