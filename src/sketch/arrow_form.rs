@@ -232,8 +232,9 @@ impl Reader<'_> {
             serde_json::from_str(&self.text("recipe")?).map_err(|e| damaged("recipe", e))?;
         // Bounds that any real pool keeps, so that no length computed from them overflows.
         let dims = recipe.shape.dims();
-        let sizes = [recipe.extractors, recipe.width, recipe.depth];
+        let sizes = [recipe.width, recipe.depth];
         if dims.iter().chain(&sizes).any(|v| *v == 0 || *v > 1 << 20)
+            || recipe.extractors > 1 << 20
             || dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_none_or(|n| n > 1 << 30)
             || recipe.depth > 64
         {

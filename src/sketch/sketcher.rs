@@ -104,7 +104,6 @@ impl Sketcher {
         }
         let start = ThreadTime::now();
         self.check(rows, classes, sketches)?;
-        let batches = self.scaled(rows)?;
         let hashes = self.hashes(rows);
         for (i, (class, hash)) in classes.iter().zip(&hashes).enumerate() {
             let sketch = &mut sketches[*class];
@@ -118,6 +117,7 @@ impl Sketcher {
 
         // sums[member][class]: each extractor owns its sums, so that extractors can run in parallel.
         let members = self.header.recipe.extractors;
+        let batches = if members == 0 { vec![] } else { self.scaled(rows)? };
         let mut sums: Vec<Vec<&mut MemberSums>> = (0..members).map(|_| Vec::with_capacity(sketches.len())).collect();
         let mut clipped = vec![];
         for sketch in sketches.iter_mut() {
