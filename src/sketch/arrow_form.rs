@@ -16,15 +16,15 @@
 //! | `clipped` | Int64 | embedding values that were clipped |
 //! | `missing` | LargeList of Int64 | of a table's columns that may miss values, how many rows do |
 //! | `extractors` | LargeList of struct `embedding`, `cos`, `sin`: LargeList of Int64 | integer sums, one struct an extractor |
-//! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32 | real rows, smallest hash first |
+//! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32, `exact`: LargeBinary | real rows, smallest hash first; `exact` has the bytes of numbers that an f32 can't hold, where rows are chosen |
 //!
 //! A sketch with a reservoir holds real rows, and exact sums can reveal rows too: it is as private as its source.
 
 use std::sync::Arc;
 
 use crate::arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Float32Array, Float64Array, Int64Array, LargeListArray,
-    StringArray, StructArray, UInt64Array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Float32Array, Float64Array, Int64Array, LargeBinaryArray,
+    LargeListArray, StringArray, StructArray, UInt64Array,
 };
 use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::{CastOptions, cast_with_options};
@@ -70,6 +70,7 @@ fn kept_fields() -> Fields {
         field("hash", DataType::FixedSizeBinary(16)),
         field("copies", DataType::Int64),
         field("values", list(DataType::Float32)),
+        field("exact", DataType::LargeBinary),
     ])
 }
 
@@ -147,6 +148,7 @@ fn reservoirs(sketches: &[ClassSketch]) -> Result<ArrayRef> {
         Arc::new(hashes.finish()) as ArrayRef,
         Arc::new(copies),
         lists(Arc::new(Float32Array::from(values)), rows.iter().map(|r| r.values.len()))?,
+        Arc::new(LargeBinaryArray::from_iter_values(rows.iter().map(|r| &r.exact))),
     ];
     let structs = StructArray::try_new_with_length(kept_fields(), columns, None, rows.len())?;
     lists(Arc::new(structs), sketches.iter().map(|s| s.reservoir.rows.len()))
@@ -327,6 +329,8 @@ impl Reader<'_> {
         let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
         let copies = without_nulls("reservoir.copies", column("copies")?, &DataType::Int64)?;
         let rows = without_nulls("reservoir.values", column("values")?, &list(DataType::Float32))?;
+        let exact = without_nulls("reservoir.exact", column("exact")?, &DataType::LargeBinary)?;
+        let exact = exact.as_binary::<i64>();
         let mut reservoir = Reservoir::new(header.reservoir);
         let mut total = 0u64;
         for i in 0..structs.len() {
@@ -337,6 +341,15 @@ impl Reader<'_> {
             if values.len() != expected || values.iter().any(|v| !v.is_finite()) {
                 return Err(damaged(&path, format!("expected {expected} finite numbers")));
             }
+            let exact = match exact.value(i) {
+                own if own.len() == exact.value(0).len() => own.to_vec(),
+                own => {
+                    return Err(damaged(
+                        &path,
+                        format!("{} exact bytes, the first row has {}", own.len(), exact.value(0).len()),
+                    ));
+                }
+            };
             let hash = Reservoir::hash(header.frequency_seed, &values);
             if hashes.as_fixed_size_binary().value(i) != hash {
                 return Err(damaged(&path, "the numbers don't have the hash that is stored with them"));
@@ -349,7 +362,7 @@ impl Reader<'_> {
                 Some(t) => total = t,
                 None => return Err(damaged(&path, format!("{copies} copies, in a sketch of {count} rows"))),
             }
-            reservoir.rows.push(Kept { hash, copies: copies as u64, values });
+            reservoir.rows.push(Kept { hash, copies: copies as u64, values, exact });
         }
         Ok(reservoir)
     }

@@ -9,6 +9,8 @@ pub struct Kept {
     pub copies: u64,
     /// The row, in the input's units; `-0.0` is `0.0`.
     pub values: Vec<f32>,
+    /// The row's numbers as they were read, see [`Rows::exact`](crate::rows::Rows::exact); of copies that differ there, the smallest.
+    pub exact: Vec<u8>,
 }
 
 /// Bottom-k by keyed content hash, sorted by hash; rows with equal content are one entry with its copies counted.
@@ -46,15 +48,22 @@ impl Reservoir {
         hash
     }
 
-    /// Offers a row that occurred `copies` times.
-    pub fn offer(&mut self, hash: [u8; 16], copies: u64, values: &[f32]) {
+    /// Offers a row that occurred `copies` times, with its `exact` numbers.
+    pub fn offer(&mut self, hash: [u8; 16], copies: u64, values: &[f32], exact: &[u8]) {
         match self.rows.binary_search_by(|kept| kept.hash.cmp(&hash)) {
-            Ok(at) => self.rows[at].copies += copies,
+            Ok(at) => {
+                let kept = &mut self.rows[at];
+                kept.copies += copies;
+                if *exact < kept.exact[..] {
+                    kept.exact = exact.to_vec();
+                }
+            }
             Err(at) if at < self.capacity => {
                 if self.rows.len() == self.capacity {
                     self.rows.pop();
                 }
-                self.rows.insert(at, Kept { hash, copies, values: values.iter().map(|v| v + 0.0).collect() });
+                let values = values.iter().map(|v| v + 0.0).collect();
+                self.rows.insert(at, Kept { hash, copies, values, exact: exact.to_vec() });
             }
             Err(_) => {}
         }
@@ -63,7 +72,7 @@ impl Reservoir {
     /// Offers all rows of another one of the same capacity.
     pub fn merge(&mut self, other: &Reservoir) {
         for kept in &other.rows {
-            self.offer(kept.hash, kept.copies, &kept.values);
+            self.offer(kept.hash, kept.copies, &kept.values, &kept.exact);
         }
     }
 }
@@ -76,7 +85,7 @@ mod tests {
 
     fn offered(capacity: usize, rows: &[Vec<f32>]) -> Reservoir {
         let mut reservoir = Reservoir::new(capacity);
-        rows.iter().for_each(|row| reservoir.offer(Reservoir::hash(7, row), 1, row));
+        rows.iter().for_each(|row| reservoir.offer(Reservoir::hash(7, row), 1, row, &[]));
         reservoir
     }
 
@@ -123,5 +132,21 @@ mod tests {
         assert_eq!(offered(4, &[vec![-0.0, 1.0], vec![0.0, 1.0]]).rows[0].copies, 2);
         let first = |seed| (0..100).map(|i| i as f32).min_by_key(|v| Reservoir::hash(seed, &[*v]));
         assert!((0..20).any(|seed| first(seed) != first(20)));
+    }
+
+    #[test]
+    fn of_rows_whose_f32_are_the_same_the_one_with_the_smallest_bytes_is_kept() {
+        let row = [16_777_216.0];
+        let offered = |exact: &[u8]| {
+            let mut reservoir = Reservoir::new(2);
+            exact.iter().for_each(|e| reservoir.offer(Reservoir::hash(7, &row), 1, &row, &[*e]));
+            reservoir
+        };
+        let whole = offered(&[5, 3, 4]);
+        assert_eq!((whole.rows.len(), whole.rows[0].copies, &whole.rows[0].exact[..]), (1, 3, &[3][..]));
+        let (mut left, mut right) = (offered(&[5]), offered(&[4, 3]));
+        left.merge(&right);
+        right.merge(&offered(&[5]));
+        assert_eq!((&left, &right), (&whole, &whole));
     }
 }

@@ -111,7 +111,7 @@ impl Sketcher {
             for (missing, place) in sketch.missing.iter_mut().zip(&self.missing) {
                 *missing += u64::from(rows.row(i)[place.raw] == place.mark);
             }
-            sketch.reservoir.offer(*hash, 1, rows.row(i));
+            sketch.reservoir.offer(*hash, 1, rows.row(i), rows.exact_row(i));
         }
         times.sketch += start.elapsed();
 

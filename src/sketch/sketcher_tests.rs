@@ -33,7 +33,7 @@ fn rows(shape: Shape, n: usize) -> (Rows, Vec<usize>) {
     let values = noise.iter().map(|v| (127.0 + 60.0 * v).clamp(0.0, 255.0).round()).collect();
     let classes: Vec<usize> = (0..n).map(|i| (i * i + 1) % 3).collect();
     let labels = classes.iter().map(|c| Label::Int(*c as i64)).collect();
-    (Rows { shape, values, labels, skipped: 0 }, classes)
+    (Rows { shape, values, labels, exact: vec![], skipped: 0 }, classes)
 }
 
 fn part(rows: &Rows, positions: &[usize]) -> Rows {
@@ -41,6 +41,7 @@ fn part(rows: &Rows, positions: &[usize]) -> Rows {
         shape: rows.shape,
         values: positions.iter().flat_map(|i| rows.row(*i)).copied().collect(),
         labels: positions.iter().map(|i| rows.labels[*i].clone()).collect(),
+        exact: vec![],
         skipped: 0,
     }
 }

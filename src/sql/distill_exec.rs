@@ -314,7 +314,15 @@ impl Run {
             };
             let rows = synthesize(&sketches, &job.options, &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
-            let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
+            let batch = rows::encode_exact(
+                &job.layout,
+                &job.options,
+                table,
+                rows.shape,
+                &rows.values,
+                &rows.labels,
+                &rows.exact,
+            )?;
             rows::append_weights(&batch, &schema, rows.weights)
         };
         let (batch, took) = self.job.run_timed(work).await?;

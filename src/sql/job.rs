@@ -165,11 +165,18 @@ impl Job {
             return Ok((self.decode(batch, scaling, expected, "", first_row)?, Duration::ZERO));
         }
         let none = Shape::Vector { len: 0 };
-        let mut all = Rows { shape: shape.or(expected).unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
+        let mut all = Rows {
+            shape: shape.or(expected).unwrap_or(none),
+            values: vec![],
+            labels: vec![],
+            exact: vec![],
+            skipped: 0,
+        };
         let mut time = Duration::ZERO;
         for (part, took) in parts {
             all.values.extend(part.values);
             all.labels.extend(part.labels);
+            all.exact.extend(part.exact);
             all.skipped += part.skipped;
             time += took;
         }

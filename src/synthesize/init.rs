@@ -86,7 +86,7 @@ mod tests {
             };
             for i in 0..n {
                 let row = [i as f32 + 1.0; 6];
-                sketch.reservoir.offer(Reservoir::hash(header.frequency_seed, &row), 1, &row);
+                sketch.reservoir.offer(Reservoir::hash(header.frequency_seed, &row), 1, &row, &[]);
             }
             sketches.classes.insert(Label::Int(label), sketch);
         }
