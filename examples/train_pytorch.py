@@ -1,4 +1,4 @@
-"""Trains a small network on a distilled file of pictures and prints its accuracy on a test file.
+"""Trains a linear model on a distilled file of pictures and prints its accuracy on a test file.
 
     distill run examples/data/digits.parquet -o small.parquet --ipc 10
     python examples/train_pytorch.py small.parquet examples/data/digits-test.parquet
@@ -10,23 +10,15 @@ import sys
 
 import torch
 from datasets import Dataset
-from torch import nn
-
-
-def read(path):
-    rows = Dataset.from_parquet(path).with_format("torch")[:]
-    pictures = torch.stack(list(rows["image"])).float() / 255
-    return pictures.reshape(len(pictures), -1), rows["label"]
-
 
 torch.manual_seed(0)
-(pictures, labels), (test_pictures, test_labels) = map(read, sys.argv[1:3])
-model = nn.Sequential(nn.Linear(pictures.shape[1], 128), nn.ReLU(), nn.Linear(128, int(labels.max()) + 1))
+train, test = (Dataset.from_parquet(path).with_format("torch")[:] for path in sys.argv[1:3])
+x, test_x = (torch.stack(list(rows["image"])).float().flatten(1) / 255 for rows in (train, test))
+model = torch.nn.Linear(x.shape[1], int(train["label"].max()) + 1)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-3)
 for _ in range(300):
-    loss = nn.functional.cross_entropy(model(pictures), labels)
     optimizer.zero_grad()
-    loss.backward()
+    torch.nn.functional.cross_entropy(model(x), train["label"]).backward()
     optimizer.step()
-accuracy = (model(test_pictures).argmax(1) == test_labels).float().mean().item()
-print(f"trained on {len(labels)} rows, tested on {len(test_labels)}: accuracy {accuracy:.4f}")
+accuracy = (model(test_x).argmax(1) == test["label"]).float().mean()
+print(f"trained on {len(x)} rows, tested on {len(test_x)}: accuracy {accuracy:.4f}")

@@ -116,7 +116,7 @@ static SKETCH: LazyLock<(Header, ClassSketch, StructArray)> = LazyLock::new(|| {
         let values = (0..3 * rows).map(|i| (i % 10) as f32).collect();
         let labels = vec![Label::Int(0); rows];
         let mut out = vec![ClassSketch::empty(sketcher.header())];
-        let rows = Rows { shape, values, labels, skipped: 0 };
+        let rows = Rows { shape, values, labels, exact: vec![], skipped: 0 };
         sketcher.fold(&rows, &vec![0; rows.len()], &mut out, &Default::default()).expect("a sketch");
         out.remove(0)
     };

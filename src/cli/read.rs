@@ -18,17 +18,19 @@ use crate::sql;
 const BATCH: usize = 1024;
 
 /// Reads all labelled rows of `sources`, each a path, directory, glob or URL, a table, or a query in parentheses. The roles of the columns
-/// are those of the first one, which the others are read for; of a table, columns that have no values there are no features.
+/// are those of the first one, which the others are read for; of a table, columns that have no values there are no features, nor are
+/// the weights that a job added.
 pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &Options) -> Outcome<Vec<Dataset>> {
     let mut read = vec![];
     for source in sources {
         read.push((*source, sql::read(ctx, source).await?));
     }
     let Some((first, (_, schema))) = read.first() else { return Ok(vec![]) };
-    let layout = Layout::infer(schema, options)?;
+    let unweighted = without_weight(schema, options);
+    let layout = Layout::infer(schema, &unweighted)?;
     let options = match layout.single() {
         Some(_) => options.clone(),
-        None => for_tables(ctx, first, &layout, options).await?,
+        None => Options { features: Some(features(ctx, first, &layout, &unweighted).await?), ..options.clone() },
     };
     let mut opened = vec![];
     for (source, (frame, schema)) in read {
@@ -51,14 +53,26 @@ pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &O
     opened.iter().map(|source| source.dataset(scaling.as_ref())).collect()
 }
 
-/// The options with the features named that have values in `source`.
-async fn for_tables(ctx: &SessionContext, source: &str, layout: &Layout, options: &Options) -> Outcome<Options> {
+/// The options that leave out the column of weights that a job has added to rows of `schema`, unless they name it: it tells of the other
+/// rows of the class, and the test rows have none.
+fn without_weight(schema: &SchemaRef, options: &Options) -> Options {
+    let mut options = options.clone();
+    if let Some(weight) = sql::weight_column(schema).filter(|name| schema.column_with_name(name).is_some()) {
+        let named = options.features.iter().flatten().chain(&options.exclude).chain(&options.label);
+        if !named.into_iter().any(|name| *name == weight) {
+            options.exclude.push(weight);
+        }
+    }
+    options
+}
+
+/// The features of a table that have values in `source`.
+async fn features(ctx: &SessionContext, source: &str, layout: &Layout, options: &Options) -> Outcome<Vec<String>> {
     let (frame, schema) = sql::read(ctx, source).await?;
     let opened = Source::open(source, frame, &schema, options).await?;
     let empty = |position: usize| opened.batches.iter().all(|b| b.column(position).null_count() == b.num_rows());
     let named = layout.features.iter().enumerate().filter(|(position, _)| !empty(*position));
-    let features = named.map(|(_, feature)| layout.name_of(feature).to_string()).collect();
-    Ok(Options { features: Some(features), ..options.clone() })
+    Ok(named.map(|(_, feature)| layout.name_of(feature).to_string()).collect())
 }
 
 /// One source, read.

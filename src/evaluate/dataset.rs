@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn rows(shape: Shape, values: Vec<f32>, labels: &[i64]) -> Rows {
-        Rows { shape, values, labels: labels.iter().map(|l| Label::Int(*l)).collect(), skipped: 0 }
+        Rows { shape, values, labels: labels.iter().map(|l| Label::Int(*l)).collect(), exact: vec![], skipped: 0 }
     }
 
     #[test]

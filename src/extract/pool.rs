@@ -75,7 +75,7 @@ impl PoolRecipe {
     }
 
     /// The recipe that `options` ask for, for rows of `shape` that are scaled by `scaling`. Reads the header of `pool_file`, if any: then
-    /// everything, the scaling too, is the file's.
+    /// everything, the scaling too, is the file's. A method that doesn't look at features gets a pool without extractors: the scaling is all there is.
     ///
     /// Errors: a pool file that can't be read or is for other rows, more blocks than the picture has room for, a network that doesn't suit
     /// the rows, augmentation of vectors.
@@ -88,7 +88,9 @@ impl PoolRecipe {
             return Err(Error::option("augment", message));
         }
         if let Some(path) = &options.pool_file {
-            return PoolFile::of(path, options)?.recipe(path, shape, scaling);
+            let recipe = PoolFile::of(path, options)?.recipe(path, shape, scaling)?;
+            let extractors = if options.method.extracts() { recipe.extractors } else { 0 };
+            return Ok(Self { extractors, ..recipe });
         }
         let (width, depth) = match shape {
             Shape::Picture { channels, height, width } => {
@@ -101,7 +103,7 @@ impl PoolRecipe {
             network: network(options.network, shape, &scaling)?,
             scaling,
             source: Source::Random { seed: options.seed },
-            extractors: options.extractors.unwrap_or(EXTRACTORS),
+            extractors: if options.method.extracts() { options.extractors.unwrap_or(EXTRACTORS) } else { 0 },
             width: options.width.unwrap_or(width),
             depth: options.depth.unwrap_or(depth),
             augment: options.augment.clone(),

@@ -177,4 +177,9 @@ impl Method {
             Self::Random | Self::Herding | Self::KCenter | Self::KMeans => true,
         }
     }
+
+    /// Whether it looks at what extractors make of the rows.
+    pub fn extracts(self) -> bool {
+        self != Self::Random
+    }
 }

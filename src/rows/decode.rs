@@ -22,6 +22,9 @@ pub struct Rows {
     pub values: Vec<f32>,
     /// One label a row.
     pub labels: Vec<Label>,
+    /// The rows' numbers as they were read, where an f32 can't hold them and the method chooses real rows: as many bytes a row, of the feature
+    /// columns in their order. Else empty.
+    pub exact: Vec<u8>,
     /// Rows left out because of NULLs (`on_null => 'skip'`) or `classes`.
     pub skipped: u64,
 }
@@ -41,6 +44,12 @@ impl Rows {
     pub fn row(&self, i: usize) -> &[f32] {
         &self.values[i * self.shape.len()..(i + 1) * self.shape.len()]
     }
+
+    /// The bytes of row `i` in [`Rows::exact`].
+    pub fn exact_row(&self, i: usize) -> &[u8] {
+        let width = self.exact.len() / self.len().max(1);
+        &self.exact[i * width..(i + 1) * width]
+    }
 }
 
 /// Decodes the feature and label columns of one source. Shared by threads, each with its own batches.
@@ -48,6 +57,8 @@ impl Rows {
 pub struct Decoder {
     labels: Labels,
     features: Columns,
+    /// Whether rows keep the bytes of numbers that an f32 can't hold.
+    exact: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +98,7 @@ const RESERVED: usize = 1 << 24;
 /// The features of one batch.
 pub(super) enum Features<'a> {
     Pictures { structs: Option<&'a NullBuffer>, bytes: Bytes<'a> },
-    Lists(Lists),
+    Lists(Box<Lists>),
 }
 
 /// Why a row can't be used.
@@ -111,7 +122,7 @@ impl Decoder {
             Some(_) => Columns::Single(CellDecoder::new(layout, 0, options)?),
             None => Columns::Table(TableDecoder::new(layout, options)?),
         };
-        Ok(Self { labels, features })
+        Ok(Self { labels, features, exact: options.method.selects() })
     }
 
     /// Decodes one batch: `columns` are the features, in the layout's order, then the label. `scaling` is that of a table. `expected` is the
@@ -144,7 +155,8 @@ impl Decoder {
             }
         };
         let none = Shape::Vector { len: 0 };
-        let mut rows = Rows { shape: expected.unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
+        let mut rows =
+            Rows { shape: expected.unwrap_or(none), values: vec![], labels: vec![], exact: vec![], skipped: 0 };
         let count = labels.len();
         for (i, label) in labels.into_iter().enumerate() {
             let error = |column: &str, message| Error::Row {
@@ -165,6 +177,9 @@ impl Decoder {
                         rows.values.reserve((count - i - 1).saturating_mul(shape.len()).min(RESERVED));
                     }
                     rows.labels.push(label);
+                    if self.exact {
+                        batch.append_exact(i, &mut rows.exact);
+                    }
                 }
                 Err((_, Unusable::Null(_))) if self.labels.on_null == OnNull::Skip => {
                     rows.values.truncate(before);
@@ -256,6 +271,23 @@ impl Batch<'_> {
             Self::Table(batch) => batch.append(i, out),
         }
     }
+
+    /// Appends the bytes of the numbers of row `i`, which has just been appended, that an f32 can't hold.
+    fn append_exact(&self, i: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Single { features, .. } => features.append_exact(i, out),
+            Self::Table(batch) => batch.append_exact(i, out),
+        }
+    }
+}
+
+impl Features<'_> {
+    /// See [`Batch::append_exact`]; in the order in which the column stores them.
+    pub(super) fn append_exact(&self, i: usize, out: &mut Vec<u8>) {
+        if let Self::Lists(lists) = self {
+            lists.append_exact(i, out);
+        }
+    }
 }
 
 impl CellDecoder {
@@ -288,7 +320,7 @@ impl CellDecoder {
         if let Some(bytes) = bytes.and_then(Bytes::of) {
             return Ok(Features::Pictures { structs, bytes });
         }
-        let lists = Lists::read(array)?.map(Features::Lists);
+        let lists = Lists::read(array)?.map(|lists| Features::Lists(Box::new(lists)));
         lists.ok_or_else(|| {
             Error::column(&self.name, format!("a {} holds neither pictures nor lists of numbers", array.data_type()))
         })

@@ -10,12 +10,15 @@ use crate::arrow::buffer::{NullBuffer, OffsetBuffer};
 use crate::arrow::compute::cast;
 use crate::arrow::datatypes::{DataType, Float32Type};
 use crate::error::{Error, Result};
+use crate::rows::exact;
 
 /// The lists of one batch, their numbers in one flat array.
 pub(super) struct Lists {
     /// Outermost first.
     levels: Vec<Level>,
     numbers: Float32Array,
+    /// The numbers' own bytes, where an f32 can't hold them.
+    exact: Option<exact::Bytes>,
 }
 
 /// One level of nesting: where each list starts in the level below.
@@ -83,7 +86,17 @@ impl Lists {
             return Ok(None);
         }
         let numbers = cast(&inner, &DataType::Float32)?.as_primitive::<Float32Type>().clone();
-        Ok(Some(Self { levels, numbers }))
+        Ok(Some(Self { levels, numbers, exact: exact::Bytes::of(&inner) }))
+    }
+
+    /// Appends the bytes of the numbers of row `i`, a row of numbers, where an f32 can't hold them.
+    pub(super) fn append_exact(&self, i: usize, out: &mut Vec<u8>) {
+        let Some(exact) = &self.exact else { return };
+        let (mut from, mut to) = (i, i + 1);
+        for level in &self.levels {
+            (from, to) = if from < to { (level.range(from).0, level.range(to - 1).1) } else { (0, 0) };
+        }
+        exact.append(from, to, out);
     }
 
     /// Row `i` of the array.
@@ -119,33 +132,38 @@ fn variable<O: OffsetSizeTrait>(array: &ArrayRef) -> (Level, ArrayRef) {
     (Level { starts: Starts::At(starts), nulls: list.nulls().cloned() }, list.values().slice(first, last - first))
 }
 
-/// `rows` rows of `numbers` as an array of type `data_type`, lists of the lengths `dims` on each level. Whole numbers are
-/// rounded and clamped to their type's range, decimals and f16 clamped.
-pub(super) fn write(numbers: Vec<f32>, rows: usize, dims: &[usize], data_type: &DataType) -> Result<ArrayRef> {
-    let Some((dim, below)) = dims.split_first() else { return elements(numbers, data_type) };
+/// `rows` rows as an array of type `data_type`, lists of the lengths `dims` on each level; `numbers` makes the array of all numbers from
+/// their type.
+pub(super) fn nest(
+    rows: usize,
+    dims: &[usize],
+    data_type: &DataType,
+    numbers: impl FnOnce(&DataType) -> Result<ArrayRef>,
+) -> Result<ArrayRef> {
+    let Some((dim, below)) = dims.split_first() else { return numbers(data_type) };
     let count = rows * dim;
     let too_many = || Error::Data(format!("{count} list entries are too many for {data_type}; use a lower ipc"));
     match data_type {
         DataType::List(item) => {
             i32::try_from(count).map_err(|_| too_many())?;
-            let values = write(numbers, count, below, item.data_type())?;
+            let values = nest(count, below, item.data_type(), numbers)?;
             let offsets = OffsetBuffer::from_repeated_length(*dim, rows);
             Ok(Arc::new(ListArray::try_new(item.clone(), offsets, values, None)?))
         }
         DataType::LargeList(item) => {
-            let values = write(numbers, count, below, item.data_type())?;
+            let values = nest(count, below, item.data_type(), numbers)?;
             let offsets = OffsetBuffer::from_repeated_length(*dim, rows);
             Ok(Arc::new(LargeListArray::try_new(item.clone(), offsets, values, None)?))
         }
         DataType::FixedSizeList(item, n) if usize::try_from(*n).ok() == Some(*dim) => {
-            let values = write(numbers, count, below, item.data_type())?;
+            let values = nest(count, below, item.data_type(), numbers)?;
             Ok(Arc::new(FixedSizeListArray::try_new_with_length(item.clone(), *n, values, None, rows)?))
         }
         _ => Err(Error::Data(format!("rows of {dims:?} numbers can't be written as {data_type}"))),
     }
 }
 
-/// Numbers as an array of type `data_type`; see [`write`] for what doesn't fit.
+/// Numbers as an array of type `data_type`: whole numbers are rounded and clamped to their type's range, decimals and f16 clamped.
 pub(super) fn elements(numbers: Vec<f32>, data_type: &DataType) -> Result<ArrayRef> {
     // `as` saturates: what is out of the type's range becomes its bound.
     macro_rules! whole {

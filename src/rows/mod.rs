@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod exact;
 mod form;
 mod hugging_face;
 mod label;
@@ -15,7 +16,7 @@ mod tests;
 mod weight;
 
 pub use decode::{Decoder, Rows};
-pub use encode::encode;
+pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
 pub use table::{Profile, TableScaling};

@@ -22,7 +22,7 @@
 //! | `missing` | LargeList of Int64 | of a table's columns that may miss values, how many rows do |
 //! | `extractors` | LargeList of struct `embedding`, `cos`, `sin`: LargeList of Int64 | integer sums, one struct an extractor |
 //! | `reservoir_threshold` | FixedSizeBinary(16) | rows with a larger hash aren't known, since others were taken back; NULL: no such bound |
-//! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32 | real rows, smallest hash first |
+//! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32, `exact`: LargeBinary | real rows, smallest hash first; `exact` has the bytes of numbers that an f32 can't hold, where rows are chosen |
 //! | `sections` | LargeList of struct `name`: Utf8, `parameters`: Utf8, `integers`: LargeList of LargeList of Int64, `numbers`: LargeList of LargeList of Float64 | optional parts by name, their parameters as JSON |
 //!
 //! The one section so far is `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
@@ -130,6 +130,7 @@ pub(super) fn kept_fields() -> Fields {
         field("hash", DataType::FixedSizeBinary(16)),
         field("copies", DataType::Int64),
         field("values", list(DataType::Float32)),
+        field("exact", DataType::LargeBinary),
     ])
 }
 
@@ -290,6 +291,7 @@ fn reservoirs(sketches: &[ClassSketch]) -> Result<ArrayRef> {
         Arc::new(hashes.finish()) as ArrayRef,
         Arc::new(copies),
         lists(Arc::new(Float32Array::from(values)), rows.iter().map(|r| r.values.len()))?,
+        Arc::new(LargeBinaryArray::from_iter_values(rows.iter().map(|r| &r.exact))),
     ];
     let structs = StructArray::try_new_with_length(kept_fields(), columns, None, rows.len())?;
     lists(Arc::new(structs), sketches.iter().map(|s| s.reservoir.rows.len()))

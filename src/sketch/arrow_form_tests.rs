@@ -35,7 +35,8 @@ fn sketch(header: &Header, rows: u64) -> ClassSketch {
     }
     for r in 0..rows {
         let values = vec![r as f32; header.recipe.shape.len()];
-        s.reservoir.offer(Reservoir::hash(header.frequency_seed, &values), 1, &values);
+        let exact = [r as u8, 7];
+        s.reservoir.offer(Reservoir::hash(header.frequency_seed, &values, &exact), 1, &values, &exact);
     }
     s
 }

@@ -317,6 +317,8 @@ impl Reader<'_> {
         let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
         let copies = without_nulls("reservoir.copies", column("copies")?, &DataType::Int64)?;
         let rows = without_nulls("reservoir.values", column("values")?, &list(DataType::Float32))?;
+        let exact = without_nulls("reservoir.exact", column("exact")?, &DataType::LargeBinary)?;
+        let exact = exact.as_binary::<i64>();
         let mut reservoir = Reservoir::new(header.reservoir);
         if let Some(threshold) = self.optional("reservoir_threshold", &DataType::FixedSizeBinary(16))? {
             if structs.len() >= header.reservoir {
@@ -333,7 +335,14 @@ impl Reader<'_> {
             if values.len() != expected || values.iter().any(|v| !v.is_finite()) {
                 return Err(damaged(&path, format!("expected {expected} finite numbers")));
             }
-            let hash = Reservoir::hash(header.frequency_seed, &values);
+            let exact = match exact.value(i) {
+                own if own.len() == exact.value(0).len() => own.to_vec(),
+                own => {
+                    let (found, first) = (own.len(), exact.value(0).len());
+                    return Err(damaged(&path, format!("{found} exact bytes, the first row has {first}")));
+                }
+            };
+            let hash = Reservoir::hash(header.frequency_seed, &values, &exact);
             if hashes.as_fixed_size_binary().value(i) != hash {
                 return Err(damaged(&path, "the numbers don't have the hash that is stored with them"));
             }
@@ -348,7 +357,7 @@ impl Reader<'_> {
                 Some(t) => total = t,
                 None => return Err(damaged(&path, format!("{copies} copies, in a sketch of {count} rows"))),
             }
-            reservoir.rows.push(Kept { hash, copies: copies as u64, values });
+            reservoir.rows.push(Kept { hash, copies: copies as u64, values, exact });
         }
         Ok(reservoir)
     }

@@ -38,7 +38,7 @@ fn folded(sketcher: &Sketcher, rows: &[usize], cut: usize) -> Vec<ClassSketch> {
         let values = rows.iter().flat_map(of).map(|v| v + 127.0).collect();
         let labels = vec![Label::Int(0); rows.len()];
         let classes: Vec<usize> = rows.iter().map(|row| row % 3).collect();
-        let rows = Rows { shape: Shape::Vector { len: LEN }, values, labels, skipped: 0 };
+        let rows = Rows { shape: Shape::Vector { len: LEN }, values, labels, exact: vec![], skipped: 0 };
         sketcher.fold(&rows, &classes, &mut sketches, &AtomicBool::new(false)).unwrap();
     }
     sketches

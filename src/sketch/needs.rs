@@ -8,6 +8,9 @@ pub const DEFAULT_FREQUENCIES: usize = 1024;
 /// Frequencies per extractor that the sketch carries: `frequencies`, else what `method` needs. `auto` needs them; methods that
 /// choose real rows don't.
 pub fn frequencies(options: &Options) -> usize {
+    if !options.method.extracts() {
+        return 0;
+    }
     options.frequencies.unwrap_or(match options.method {
         Method::Mean | Method::Random | Method::Herding | Method::KCenter | Method::KMeans => 0,
         Method::Auto | Method::Characteristic => DEFAULT_FREQUENCIES,
@@ -23,6 +26,7 @@ mod tests {
         let of = |method, frequencies| super::frequencies(&Options { method, frequencies, ..Options::default() });
         assert_eq!(of(Method::Mean, None), 0);
         assert_eq!(of(Method::KCenter, None), 0);
+        assert_eq!(of(Method::Random, Some(16)), 0);
         assert_eq!(of(Method::Characteristic, None), DEFAULT_FREQUENCIES);
         assert_eq!(of(Method::Mean, Some(16)), 16);
         assert_eq!(of(Method::Auto, Some(0)), 0);

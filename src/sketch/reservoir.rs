@@ -11,6 +11,8 @@ pub struct Kept {
     pub copies: u64,
     /// The row, in the input's units; `-0.0` is `0.0`.
     pub values: Vec<f32>,
+    /// The row's numbers as they were read, see [`Rows::exact`](crate::rows::Rows::exact).
+    pub exact: Vec<u8>,
 }
 
 /// Bottom-k by keyed content hash, sorted by hash; rows with equal content are one entry with its copies counted.
@@ -37,8 +39,8 @@ impl Reservoir {
         Self { capacity, threshold: None, rows: vec![] }
     }
 
-    /// The hash of a row under `seed`. `-0.0` counts as `0.0`.
-    pub fn hash(seed: u64, values: &[f32]) -> [u8; 16] {
+    /// The hash of a row under `seed`: of its numbers, where `-0.0` counts as `0.0`, and of its `exact` numbers, if it has any.
+    pub fn hash(seed: u64, values: &[f32], exact: &[u8]) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_derive_key("datafusion-distill reservoir 1");
         hasher.update(&seed.to_le_bytes());
         let mut bytes = [0u8; 4096];
@@ -48,13 +50,14 @@ impl Reservoir {
             }
             hasher.update(&bytes[..chunk.len() * 4]);
         }
+        hasher.update(exact);
         let mut hash = [0; 16];
         hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         hash
     }
 
-    /// Offers a row that occurred `copies` times.
-    pub fn offer(&mut self, hash: [u8; 16], copies: u64, values: &[f32]) {
+    /// Offers a row that occurred `copies` times, with its `exact` numbers.
+    pub fn offer(&mut self, hash: [u8; 16], copies: u64, values: &[f32], exact: &[u8]) {
         if self.threshold.is_some_and(|threshold| hash > threshold) {
             return;
         }
@@ -64,7 +67,8 @@ impl Reservoir {
                 if self.rows.len() == self.capacity {
                     self.rows.pop();
                 }
-                self.rows.insert(at, Kept { hash, copies, values: values.iter().map(|v| v + 0.0).collect() });
+                let values = values.iter().map(|v| v + 0.0).collect();
+                self.rows.insert(at, Kept { hash, copies, values, exact: exact.to_vec() });
             }
             Err(_) => {}
         }
@@ -75,7 +79,7 @@ impl Reservoir {
         // A full one's own bound needs no threshold: its rows push out what is above it.
         self.lower(other.threshold);
         for kept in &other.rows {
-            self.offer(kept.hash, kept.copies, &kept.values);
+            self.offer(kept.hash, kept.copies, &kept.values, &kept.exact);
         }
         self.settle();
     }
@@ -141,14 +145,14 @@ mod tests {
 
     fn offered(capacity: usize, rows: &[Vec<f32>]) -> Reservoir {
         let mut reservoir = Reservoir::new(capacity);
-        rows.iter().for_each(|row| reservoir.offer(Reservoir::hash(7, row), 1, row));
+        rows.iter().for_each(|row| reservoir.offer(Reservoir::hash(7, row, &[]), 1, row, &[]));
         reservoir
     }
 
     /// What it should be, without streaming: count distinct rows, sort by hash, cut.
     fn expected(capacity: usize, rows: &[Vec<f32>]) -> Vec<([u8; 16], u64)> {
         let mut all = std::collections::BTreeMap::new();
-        rows.iter().for_each(|row| *all.entry(Reservoir::hash(7, row)).or_default() += 1);
+        rows.iter().for_each(|row| *all.entry(Reservoir::hash(7, row, &[])).or_default() += 1);
         all.into_iter().take(capacity).collect()
     }
 
@@ -228,7 +232,19 @@ mod tests {
     #[test]
     fn negative_zero_is_zero_and_the_seed_changes_the_order() {
         assert_eq!(offered(4, &[vec![-0.0, 1.0], vec![0.0, 1.0]]).rows[0].copies, 2);
-        let first = |seed| (0..100).map(|i| i as f32).min_by_key(|v| Reservoir::hash(seed, &[*v]));
+        let first = |seed| (0..100).map(|i| i as f32).min_by_key(|v| Reservoir::hash(seed, &[*v], &[]));
         assert!((0..20).any(|seed| first(seed) != first(20)));
+    }
+
+    #[test]
+    fn rows_whose_f32_are_the_same_but_not_their_digits_are_different_rows() {
+        let row = [16_777_216.0];
+        let mut reservoir = Reservoir::new(4);
+        for exact in [5u8, 3, 4, 3] {
+            reservoir.offer(Reservoir::hash(7, &row, &[exact]), 1, &row, &[exact]);
+        }
+        let mut kept: Vec<_> = reservoir.rows.iter().map(|kept| (kept.exact[0], kept.copies)).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [(3, 2), (4, 1), (5, 1)]);
     }
 }

@@ -112,7 +112,6 @@ impl Sketcher {
         }
         let start = ThreadTime::now();
         self.check(rows, classes, sketches)?;
-        let batches = self.scaled(rows)?;
         let hashes = self.hashes(rows);
         for (i, (class, hash)) in classes.iter().zip(&hashes).enumerate() {
             let sketch = &mut sketches[*class];
@@ -120,7 +119,7 @@ impl Sketcher {
             for (missing, place) in sketch.missing.iter_mut().zip(&self.missing) {
                 *missing += u64::from(rows.row(i)[place.raw] == place.mark);
             }
-            sketch.reservoir.offer(*hash, 1, rows.row(i));
+            sketch.reservoir.offer(*hash, 1, rows.row(i), rows.exact_row(i));
             if let Some(moments) = &self.moments {
                 let holder = &mut sketches[moments.holder(*class)];
                 holder.moment_rows = rows_after(holder.moment_rows, 1)?;
@@ -130,6 +129,7 @@ impl Sketcher {
 
         // sums[member][class]: each extractor owns its sums, so that extractors can run in parallel.
         let members = self.header.recipe.extractors;
+        let batches = if members == 0 { vec![] } else { self.scaled(rows)? };
         let mut sums: Vec<Vec<&mut MemberSums>> = (0..members).map(|_| Vec::with_capacity(sketches.len())).collect();
         let mut clipped = vec![];
         for sketch in sketches.iter_mut() {
@@ -212,7 +212,8 @@ impl Sketcher {
             return vec![[0; 16]; rows.len()];
         }
         let seed = self.header.frequency_seed;
-        (0..rows.len()).into_par_iter().with_min_len(64).map(|i| Reservoir::hash(seed, rows.row(i))).collect()
+        let hash = |i| Reservoir::hash(seed, rows.row(i), rows.exact_row(i));
+        (0..rows.len()).into_par_iter().with_min_len(64).map(hash).collect()
     }
 }
 

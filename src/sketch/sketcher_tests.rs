@@ -1,5 +1,6 @@
 use super::*;
 use crate::extract::PoolRecipe;
+use crate::options::Method;
 use crate::random;
 use crate::rows::{Label, Shape};
 use crate::sketch::MAX_COUNT;
@@ -8,7 +9,12 @@ const PICTURE: Shape = Shape::Picture { channels: 1, height: 8, width: 8 };
 const VECTOR: Shape = Shape::Vector { len: 11 };
 
 fn sketcher(shape: Shape) -> Sketcher {
+    sketcher_for(shape, Method::Auto)
+}
+
+fn sketcher_for(shape: Shape, method: Method) -> Sketcher {
     let options = Options {
+        method,
         extractors: Some(3),
         width: Some(16),
         depth: Some(2),
@@ -27,7 +33,7 @@ fn rows(shape: Shape, n: usize) -> (Rows, Vec<usize>) {
     let values = noise.iter().map(|v| (127.0 + 60.0 * v).clamp(0.0, 255.0).round()).collect();
     let classes: Vec<usize> = (0..n).map(|i| (i * i + 1) % 3).collect();
     let labels = classes.iter().map(|c| Label::Int(*c as i64)).collect();
-    (Rows { shape, values, labels, skipped: 0 }, classes)
+    (Rows { shape, values, labels, exact: vec![], skipped: 0 }, classes)
 }
 
 fn part(rows: &Rows, positions: &[usize]) -> Rows {
@@ -35,7 +41,24 @@ fn part(rows: &Rows, positions: &[usize]) -> Rows {
         shape: rows.shape,
         values: positions.iter().flat_map(|i| rows.row(*i)).copied().collect(),
         labels: positions.iter().map(|i| rows.labels[*i].clone()).collect(),
+        exact: vec![],
         skipped: 0,
+    }
+}
+
+#[test]
+fn a_method_that_looks_at_no_features_keeps_counts_and_the_same_rows() {
+    let (rows, classes) = rows(VECTOR, 50);
+    let folded = |method| {
+        let sketcher = sketcher_for(VECTOR, method);
+        let mut sketches = empty(&sketcher);
+        sketcher.fold(&rows, &classes, &mut sketches, &AtomicBool::new(false)).unwrap();
+        sketches
+    };
+    let (random, herding) = (folded(Method::Random), folded(Method::Herding));
+    for (random, herding) in random.iter().zip(&herding) {
+        assert!(random.members.is_empty() && !herding.members.is_empty());
+        assert_eq!((random.count, &random.reservoir), (herding.count, &herding.reservoir));
     }
 }
 

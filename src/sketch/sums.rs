@@ -255,7 +255,8 @@ impl ClassSketch {
             .iter()
             .map(|m| bytes_of_member(m.embedding.len(), m.cos.len(), m.moments.len()))
             .sum::<usize>();
-        let rows = self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len()).sum::<usize>();
+        let rows =
+            self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len() + r.exact.len()).sum::<usize>();
         size_of::<Self>() + 8 * self.missing.len() + members + rows
     }
 
@@ -301,7 +302,7 @@ mod tests {
             s.clipped += s.members[0].add_embedding(row);
             let MemberSums { cos, sin, .. } = &mut s.members[0];
             crate::sketch::sincos::add(row, cos, sin);
-            s.reservoir.offer(Reservoir::hash(1, row), 1, row);
+            s.reservoir.offer(Reservoir::hash(1, row, &[]), 1, row, &[]);
         }
         s
     }

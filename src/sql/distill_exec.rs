@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use datafusion::common::Statistics;
 use datafusion::common::cast::as_struct_array;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -23,7 +23,6 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::cpu::pool_time;
 use super::fold::{no_rows, too_many_classes};
 use super::job::{CLASS, CancelOnDrop, Job, SKETCH, only_child};
 use super::progress::{Event, Notify};
@@ -33,7 +32,7 @@ use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
-use crate::rows::{self, Label, Rows};
+use crate::rows::{self, Label, Role, Rows};
 use crate::sketch::{self, Sketches};
 use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
@@ -85,20 +84,51 @@ impl DistillExec {
         })
     }
 
-    /// About how many rows come out, where the classes are known before the rows are.
+    /// What is known of the rows before there are any, of the columns asked for. docs/sql.md says what for.
     ///
-    /// Never exact: a class that is named may have no row, a label may have no name; and `SELECT count(*)` would be
-    /// answered from an exact number without running the job, and so without its errors.
-    fn expected_rows(&self) -> Precision<usize> {
-        let (layout, options) = (&self.job.layout, &self.job.options);
-        if let Some(rows) = options.rows {
-            return Precision::Inexact(rows);
+    /// Exact is what can't turn out otherwise: `rows => N` gives N rows or an error, and label and weight are never NULL. But a count
+    /// that DataFusion can take from here is answered without running the job, and so without its errors. It takes those of
+    /// rows and of NULLs together, so they aren't both exact; and the number of rows isn't where no column is asked for, as in `count(*)`.
+    fn statistics(&self) -> Statistics {
+        let (layout, options, schema) = (&self.job.layout, &self.job.options, self.schema());
+        let classes = self.expected_classes();
+        let rows = match (options.rows, classes) {
+            (Some(rows), _) if schema.fields().is_empty() => Precision::Inexact(rows),
+            (Some(rows), _) => Precision::Exact(rows),
+            // A class that is named may have no row, a label may have no name.
+            (None, Some(classes)) => Precision::Inexact(classes * options.ipc),
+            (None, None) => Precision::Absent,
+        };
+        let never_null = if rows.is_exact() == Some(true) { Precision::Inexact(0) } else { Precision::Exact(0) };
+        let carried: Vec<bool> = layout.output_columns().map(|c| layout.columns[c].role == Role::Carried).collect();
+        let mut statistics = Statistics::new_unknown(&schema).with_num_rows(rows);
+        for (column, field) in statistics.column_statistics.iter_mut().zip(schema.fields()) {
+            // The weight comes after the source's columns, and its name is none of theirs.
+            let position = self.schema.index_of(field.name()).unwrap_or(usize::MAX);
+            let is_label = position == layout.output_label();
+            let width = field.data_type().primitive_width();
+            *column = ColumnStatistics {
+                null_count: match carried.get(position) {
+                    Some(true) => rows.to_inexact(),
+                    Some(false) if !is_label => Precision::Absent,
+                    _ => never_null,
+                },
+                distinct_count: classes.filter(|_| is_label).map_or(Precision::Absent, Precision::Inexact),
+                byte_size: width.map_or(Precision::Absent, |width| rows.multiply(&Precision::Exact(width))),
+                ..ColumnStatistics::new_unknown()
+            };
         }
+        statistics.calculate_total_byte_size(&schema);
+        statistics
+    }
+
+    /// About how many classes there are, where it is known before the rows are.
+    fn expected_classes(&self) -> Option<usize> {
+        let (layout, options) = (&self.job.layout, &self.job.options);
         let kept = layout.classes(options).ok().flatten().map(|classes| classes.len());
         let named = || layout.class_names.as_ref().map(Vec::len);
         let boolean = || (*self.job.label_type() == DataType::Boolean).then_some(2);
-        let classes = kept.or_else(named).or_else(boolean);
-        classes.map_or(Precision::Absent, |classes| Precision::Inexact(classes * options.ipc))
+        kept.or_else(named).or_else(boolean)
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -179,7 +209,7 @@ impl ExecutionPlan for DistillExec {
     }
 
     fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(self.expected_rows())))
+        Ok(Arc::new(self.statistics()))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -308,7 +338,7 @@ impl Run {
         reservation: &MemoryReservation,
     ) -> Result<Rows> {
         let recipe = Arc::new(sketches.header.recipe.clone());
-        let mut all = Rows { shape: recipe.shape, values: vec![], labels: vec![], skipped: 0 };
+        let mut all = Rows { shape: recipe.shape, values: vec![], labels: vec![], exact: vec![], skipped: 0 };
         while let Some(batch) = input.next().await.transpose()? {
             let (job, recipe, first_row) = (Arc::clone(&self.job), Arc::clone(&recipe), all.labels.len() as u64);
             let place = format!("{}, ", self.job.options.warm_start.as_deref().unwrap_or("warm_start"));
@@ -330,8 +360,6 @@ impl Run {
     ) -> Result<RecordBatch> {
         self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options)?)?;
 
-        let workers = self.job.workers()?;
-        let before = pool_time(&workers);
         let notify = Notify::of(&self.context);
         let (job, schema, steps, flag) =
             (Arc::clone(&self.job), Arc::clone(&self.schema), self.steps.clone(), cancel.flag());
@@ -343,11 +371,19 @@ impl Run {
             };
             let rows = synthesize_from(&sketches, &job.options, start.as_ref(), &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
-            let batch = rows::encode(&job.layout, &job.options, table, rows.shape, &rows.values, &rows.labels)?;
+            let batch = rows::encode_exact(
+                &job.layout,
+                &job.options,
+                table,
+                rows.shape,
+                &rows.values,
+                &rows.labels,
+                &rows.exact,
+            )?;
             rows::append_weights(&batch, &schema, rows.weights)
         };
-        let batch = self.job.run(work).await?;
-        self.optimize.add_duration(pool_time(&workers).saturating_sub(before));
+        let (batch, took) = self.job.run_timed(work).await?;
+        self.optimize.add_duration(took);
         Ok(batch)
     }
 

@@ -1,17 +1,15 @@
 //! What all operators of one job share: its layout, options and worker threads.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use datafusion::common::{DataFusionError, internal_datafusion_err};
+use datafusion::common::internal_datafusion_err;
 use datafusion::physical_plan::ExecutionPlan;
-use rayon::ThreadPool;
 use rayon::prelude::*;
-use tokio::sync::oneshot;
 
-use super::cpu::thread_time;
+use super::cpu::{pool_time, thread_time};
+use super::workers::{Place, WorkerPools, Workers};
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
@@ -44,18 +42,22 @@ pub(super) struct Job {
     /// The source's name in messages.
     pub(super) source: String,
     decoder: Decoder,
-    workers: OnceLock<Result<Arc<ThreadPool>, String>>,
+    /// The session's worker threads.
+    pools: Arc<WorkerPools>,
+    workers: OnceLock<Arc<Workers>>,
+    place: Place,
 }
 
 impl Job {
-    pub(super) fn new(layout: Layout, options: Options, source: String) -> Result<Self> {
+    pub(super) fn new(layout: Layout, options: Options, source: String, pools: Arc<WorkerPools>) -> Result<Self> {
         // A device that isn't there is an error of the query, not of its run.
         extract::device(&options.device)?;
-        let decoder = Decoder::new(&layout, &options)?;
         let asked = options.method;
         let options = options.automatic(layout.single().is_none());
         options.check()?;
-        Ok(Self { layout, options, asked, source, decoder, workers: OnceLock::new() })
+        let decoder = Decoder::new(&layout, &options)?;
+        let (workers, place) = (OnceLock::new(), Place::default());
+        Ok(Self { layout, options, asked, source, decoder, pools, workers, place })
     }
 
     /// The schema of the rows between extract and optimize: a class and its sketch.
@@ -163,11 +165,18 @@ impl Job {
             return Ok((self.decode(batch, scaling, expected, "", first_row)?, Duration::ZERO));
         }
         let none = Shape::Vector { len: 0 };
-        let mut all = Rows { shape: shape.or(expected).unwrap_or(none), values: vec![], labels: vec![], skipped: 0 };
+        let mut all = Rows {
+            shape: shape.or(expected).unwrap_or(none),
+            values: vec![],
+            labels: vec![],
+            exact: vec![],
+            skipped: 0,
+        };
         let mut time = Duration::ZERO;
         for (part, took) in parts {
             all.values.extend(part.values);
             all.labels.extend(part.labels);
+            all.exact.extend(part.exact);
             all.skipped += part.skipped;
             time += took;
         }
@@ -200,35 +209,31 @@ impl Job {
     }
 
     /// The job's worker threads, started by the first call: planning and EXPLAIN start none.
-    pub(super) fn workers(&self) -> Result<Arc<ThreadPool>> {
-        let start = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(self.threads())
-                .thread_name(|i| format!("distill-{i}"))
-                .build()
-                .map(Arc::new)
-                .map_err(|e| e.to_string())
-        };
-        let started = self.workers.get_or_init(start);
-        started
-            .clone()
-            .map_err(|e| Error::option("threads", format!("{} threads can't be started: {e}", self.threads())))
+    pub(super) fn workers(&self) -> Result<Arc<Workers>> {
+        if let Some(workers) = self.workers.get() {
+            return Ok(Arc::clone(workers));
+        }
+        let workers = self.pools.get(self.threads())?;
+        Ok(Arc::clone(self.workers.get_or_init(|| workers)))
     }
 
-    /// Runs `work` on the job's worker threads: the query engine's own threads stay free for input and output.
+    /// Runs `work` on the job's worker threads, when it is its turn: the query engine's own threads stay free for input and output.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let (answer, answered) = oneshot::channel();
-        self.workers()?.spawn(move || {
-            // A panic in a rayon job would end the process.
-            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let message = format!("distill panicked, please report it: {text}");
-                Err(Error::Query(Box::new(DataFusionError::Internal(message))))
-            });
-            let _ = answer.send(result); // nobody waits any more where the query was dropped
-        });
-        answered.await.unwrap_or(Err(Error::Cancelled))
+        let workers = self.workers()?;
+        let turn = self.place.turn(&workers).await;
+        workers.run(turn, work).await
+    }
+
+    /// [`Job::run`], with the CPU time that the worker threads took.
+    pub(super) async fn run_timed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<(T, Duration)> {
+        let workers = self.workers()?;
+        let turn = self.place.turn(&workers).await;
+        let before = pool_time(workers.pool());
+        let done = workers.run(Arc::clone(&turn), work).await?;
+        Ok((done, pool_time(workers.pool()).saturating_sub(before)))
     }
 }
 
@@ -270,13 +275,14 @@ mod tests {
             Field::new("image", DataType::Binary, true),
             Field::new("label", DataType::Int64, true),
         ]));
-        let job = Job::new(Layout::infer(&schema, &options).unwrap(), options, "t".into()).unwrap();
+        let layout = Layout::infer(&schema, &options).unwrap();
+        let job = Job::new(layout, options, "t".into(), Arc::default()).unwrap();
         let name = || std::thread::current().name().map(str::to_string);
         let names =
             job.run(move || Ok((0..256).into_par_iter().map(|_| name()).collect::<BTreeSet<_>>())).await.unwrap();
         let own: BTreeSet<_> = ["distill-0", "distill-1"].map(|name| Some(name.to_string())).into();
         assert!(!names.is_empty() && names.is_subset(&own), "{names:?}");
-        assert_eq!(job.workers().unwrap().current_num_threads(), 2);
+        assert_eq!(job.workers().unwrap().pool().current_num_threads(), 2);
 
         let error = job.run::<()>(|| panic!("boom")).await.unwrap_err();
         assert!(error.to_string().contains("distill panicked, please report it: boom"), "{error}");

@@ -33,6 +33,7 @@ mod sketch_source;
 mod sketch_values;
 mod source;
 mod union_agg;
+mod workers;
 
 pub use describe::distill_describe_udf;
 pub use difference::distill_difference_udf;
@@ -40,7 +41,7 @@ pub use distance::distill_distance_udf;
 pub use make_pool::make_pool;
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
-pub use provenance::PROVENANCE_KEY;
+pub use provenance::{PROVENANCE_KEY, weight_column};
 pub use read::read;
 pub use sketch_agg::distill_sketch_agg_udaf;
 pub use union_agg::distill_union_agg_udaf;

@@ -26,6 +26,7 @@ use super::options::DistillConfig;
 use super::provider::DistillTable;
 use super::session::{block_on, planning_session};
 use super::source;
+use super::workers::WorkerPools;
 use crate::options::{Options, Value, check_given};
 
 /// The relation's name, and its alias where the query gives none.
@@ -35,6 +36,8 @@ pub(super) const NAME: &str = "distill";
 #[derive(Debug, Default)]
 pub(super) struct DistillPlanner {
     jobs: AtomicU64,
+    /// Worker threads that the session's jobs share.
+    pools: Arc<WorkerPools>,
 }
 
 /// The call as written.
@@ -62,7 +65,7 @@ impl RelationPlanner for DistillPlanner {
         let state = planning_session(context)?;
         let job = format!("{}-{}", state.session_id(), self.jobs.fetch_add(1, Ordering::Relaxed));
         let alias = call.alias.clone();
-        let plan = plan(call, &state, &job, context)?;
+        let plan = plan(call, &state, &job, &self.pools, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }
@@ -74,14 +77,20 @@ fn is_distill(name: &ObjectName, context: &dyn RelationPlannerContext) -> bool {
     }
 }
 
-fn plan(call: Call, state: &SessionState, job: &str, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+fn plan(
+    call: Call,
+    state: &SessionState,
+    job: &str,
+    pools: &Arc<WorkerPools>,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
     let span = call.span;
     let Arguments { source, mut options } = arguments(call, state, context)?;
     fetch::pool_file(state.runtime_env(), &mut options).map_err(|e| at(e, span))?;
     let (input, name) = plan_source(source, state, job, context)?;
     check_source(&input, span)?;
-    let table =
-        block_on(DistillTable::try_new(state, input, name, options, job.to_string())).map_err(|e| at(e, span))?;
+    let table = DistillTable::try_new(state, input, name, options, job.to_string(), Arc::clone(pools));
+    let table = block_on(table).map_err(|e| at(e, span))?;
     LogicalPlanBuilder::scan(NAME, provider_as_source(Arc::new(table)), None)?.build()
 }
 

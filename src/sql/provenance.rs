@@ -2,10 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::arrow::datatypes::Schema;
 use crate::options::Options;
 
 /// The key of the note in the schema metadata, and so in the Parquet file's.
 pub const PROVENANCE_KEY: &str = "datafusion-distill";
+
+/// The name of the column of weights that `distill` added to rows of this schema (option `weight`), as their note says.
+pub fn weight_column(schema: &Schema) -> Option<String> {
+    let note: Value = serde_json::from_str(schema.metadata().get(PROVENANCE_KEY)?).ok()?;
+    Some(note["options"]["weight"].as_str()?.to_string())
+}
 
 /// The note: version, seed, options that differ from the defaults, source and its fingerprint; JSON.
 ///

@@ -26,6 +26,7 @@ use super::provenance::{PROVENANCE_KEY, provenance};
 use super::sketch_source::{self, SketchSource};
 use super::source::{fingerprint, forget_files, open_files, scans};
 use super::union_agg::distill_union_agg_udaf;
+use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
 use crate::rows::{Layout, with_weight_column};
@@ -49,13 +50,15 @@ pub(super) struct DistillTable {
 }
 
 impl DistillTable {
-    /// Finds the columns' roles; `name` is the source's name in messages, `job_name` that of the job, under which its files were listed.
+    /// Finds the columns' roles; `name` is the source's name in messages, `job_name` that of the job, under which its files were listed; `pools` are
+    /// the session's worker threads.
     pub(super) async fn try_new(
         state: &SessionState,
         source: LogicalPlan,
         name: String,
         options: Options,
         job_name: String,
+        pools: Arc<WorkerPools>,
     ) -> Result<Self> {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
@@ -65,7 +68,7 @@ impl DistillTable {
                 SketchSource::open(state, source, column, &name, options).await?;
             let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
             let warm = warm_start(state, &layout, &options, &job_name).await?;
-            let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+            let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
             return Ok(Self { job, name: job_name, input, is_sketched: true, warm, schema });
         }
         let schema = schema_with_metadata(state, &source, &scans).await?;
@@ -81,7 +84,7 @@ impl DistillTable {
             .collect();
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
         let warm = warm_start(state, &layout, &options, &job_name).await?;
-        let job = Arc::new(Job::new(layout, options, name).map_err(planned)?);
+        let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
         Ok(Self { job, name: job_name, input, is_sketched: false, warm, schema })
     }
 

@@ -105,7 +105,7 @@ mod tests {
             };
             for i in 0..n {
                 let row = [i as f32 + 1.0; 6];
-                sketch.reservoir.offer(Reservoir::hash(header.frequency_seed, &row), 1, &row);
+                sketch.reservoir.offer(Reservoir::hash(header.frequency_seed, &row, &[]), 1, &row, &[]);
             }
             sketches.classes.insert(Label::Int(label), sketch);
         }
@@ -156,7 +156,7 @@ mod tests {
         use crate::rows::Shape;
         let values = [5.0f32; 12].into_iter().chain([7.0; 6]).collect();
         let labels = vec![Label::Int(1), Label::Int(1), Label::Int(9)];
-        let warm = Rows { shape: Shape::Vector { len: 6 }, values, labels, skipped: 0 };
+        let warm = Rows { shape: Shape::Vector { len: 6 }, values, labels, exact: vec![], skipped: 0 };
         let options = Options { ipc: 3, ..Options::default() };
         let found = rows(&sketches(4), &options, &[3, 3], Some(&warm)).unwrap();
         let cold = start(Init::Real, 4).unwrap();

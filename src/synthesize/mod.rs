@@ -27,6 +27,8 @@ pub struct Synthetic {
     pub shape: Shape,
     /// `[labels.len(), shape.len()]`.
     pub values: Vec<f32>,
+    /// Of real rows that were chosen, their numbers as they were read; see [`Rows::exact`](crate::rows::Rows::exact).
+    pub exact: Vec<u8>,
     /// One label a row.
     pub labels: Vec<Label>,
     /// How many real rows of its class each row stands for.
@@ -72,15 +74,16 @@ pub fn synthesize_from(
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
-    let values = match options.method.selects() {
+    let (values, exact) = match options.method.selects() {
         true => selection::rows(sketches, options, &allotment, observer)?,
-        false => optimized(sketches, options, &allotment, start, observer)?,
+        false => (optimized(sketches, options, &allotment, start, observer)?, vec![]),
     };
     let classes = || sketches.classes.iter().zip(&allotment);
     let weight = |count: u64, rows: usize| count as f64 / rows as f64;
     Ok(Synthetic {
         shape: sketches.header.recipe.shape,
         values,
+        exact,
         labels: classes().flat_map(|((label, _), rows)| std::iter::repeat_n(label.clone(), *rows)).collect(),
         weights: classes().flat_map(|((_, sketch), n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
     })

@@ -11,8 +11,8 @@ use crate::sketch::{ClassSketch, MICRO_BATCH, Sketches};
 use crate::synthesize::{Progress, pool};
 use crate::{random, select};
 
-/// `allotment[i]` rows of class i, classes in label order, `[rows, shape.len()]` in the input's units, exactly the numbers that were read (as
-/// f32).
+/// `allotment[i]` rows of class i, classes in label order, `[rows, shape.len()]` in the input's units, exactly the numbers that were read; those that an
+/// f32 can't hold as bytes beside them.
 ///
 /// Candidates are the rows of the class's reservoir, a uniform draw of its distinct rows: `random` takes the first, the other
 /// methods look at the candidates' features, see [`Embedding`]. A class with fewer distinct rows than it is to give gives all it has, again
@@ -22,12 +22,13 @@ pub(super) fn rows(
     options: &Options,
     allotment: &[usize],
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Vec<f32>> {
+) -> Result<(Vec<f32>, Vec<u8>)> {
     let (method, kept) = (options.method, sketches.header.reservoir);
     // A random choice needs no features.
-    let pool = if method == Method::Random { None } else { Some(pool(sketches, options)?) };
+    let pool = if method.extracts() { Some(pool(sketches, options)?) } else { None };
     let steps = sketches.classes.len();
     let mut out = Vec::with_capacity(allotment.iter().sum::<usize>() * sketches.header.recipe.shape.len());
+    let mut exact = vec![];
     for (done, ((label, sketch), count)) in sketches.classes.iter().zip(allotment).enumerate() {
         let (candidates, count) = (&sketch.reservoir.rows, *count);
         // A full reservoir: likely the class has more rows than were kept.
@@ -43,12 +44,13 @@ pub(super) fn rows(
         };
         for row in chosen.iter().cycle().take(count) {
             out.extend_from_slice(&candidates[*row].values);
+            exact.extend_from_slice(&candidates[*row].exact);
         }
         if observer(Progress { step: done + 1, steps, loss: None }).is_break() {
             return Err(Error::Cancelled);
         }
     }
-    Ok(out)
+    Ok((out, exact))
 }
 
 fn choose(

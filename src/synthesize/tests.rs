@@ -32,7 +32,13 @@ fn pictures(n: usize) -> Rows {
         (bright + 20.0 * noise[i]).clamp(0.0, 255.0)
     };
     let values = (0..n * 64).map(value).collect();
-    Rows { shape: SHAPE, values, labels: labels.iter().map(|c| Label::Int(*c as i64)).collect(), skipped: 0 }
+    Rows {
+        shape: SHAPE,
+        values,
+        labels: labels.iter().map(|c| Label::Int(*c as i64)).collect(),
+        exact: vec![],
+        skipped: 0,
+    }
 }
 
 fn sketches(options: &Options, rows: &Rows) -> Sketches {

@@ -85,3 +85,30 @@ fn tables_are_evaluated_by_the_categories_of_all_files_and_without_columns_that_
     let table = folder.succeeds([&base[..], &["--network", "mlp", "--epochs", "3", "--repeats", "1"]].concat());
     assert!(table.contains("mlp, 1 network, 3 epochs, 200 test rows") && table.contains("random"), "{table}");
 }
+
+#[test]
+fn the_weights_that_a_job_adds_are_no_feature() {
+    let folder = Folder::new();
+    let table = "SELECT i % 7 AS n, i % 5 AS m, CAST(i % 2 AS BIGINT) AS label FROM (SELECT CAST(value AS INT) AS i FROM generate_series(0, 99))";
+    folder.succeeds(["sql", "-c", &format!("COPY ({table}) TO 'people.parquet' STORED AS PARQUET")]);
+    folder.succeeds([
+        "run",
+        "people.parquet",
+        "-o",
+        "small.parquet",
+        "--ipc",
+        "5",
+        "--method",
+        "random",
+        "--weight",
+        "share",
+    ]);
+    // The test rows have no such column.
+    let base = ["evaluate", "small.parquet", "--test", "people.parquet"];
+    let quick = ["--network", "linear", "--epochs", "3", "--repeats", "1"];
+    let table = folder.succeeds([&base[..], &quick].concat());
+    assert!(table.contains("linear, 1 network, 3 epochs, 100 test rows"), "{table}");
+    // Who names it gets it, or an error.
+    let error = folder.fails([&base[..], &quick, &["--features", "n,share"]].concat());
+    assert!(error.contains("share"), "{error}");
+}

@@ -38,7 +38,7 @@ fn sketcher(seed: u64) -> Sketcher {
 fn sketch(sketcher: &Sketcher, rows: &[u8]) -> ClassSketch {
     let values = rows.iter().flat_map(|r| [r % 3, r % 5, r % 7]).map(f32::from).collect();
     let labels = vec![Label::Int(0); rows.len()];
-    let decoded = Rows { shape: Shape::Vector { len: 3 }, values, labels, skipped: 0 };
+    let decoded = Rows { shape: Shape::Vector { len: 3 }, values, labels, exact: vec![], skipped: 0 };
     let mut out = vec![ClassSketch::empty(sketcher.header())];
     sketcher.fold(&decoded, &vec![0; rows.len()], &mut out, &Default::default()).unwrap();
     out.remove(0)

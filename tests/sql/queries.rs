@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use datafusion::common::stats::Precision;
+use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
 use datafusion_distill::sql::{Event, ProgressListener};
 
 use crate::support::*;
@@ -91,7 +93,7 @@ async fn a_prepared_statement_may_distill_but_not_with_parameters() {
 }
 
 #[tokio::test]
-async fn the_optimizer_is_told_about_how_many_rows_where_classes_are_known() {
+async fn the_optimizer_is_told_how_many_rows_exactly_by_rows_and_about_where_classes_are_known() {
     let ctx = session_with_table("t", pictures(24, 3));
     ctx.register_batch("n", numbers(12, 2)).unwrap();
     rows(&ctx, "SET datafusion.explain.show_statistics = true").await.unwrap();
@@ -99,6 +101,7 @@ async fn the_optimizer_is_told_about_how_many_rows_where_classes_are_known() {
         ("distill((SELECT image, label < 1 AS label FROM t), ipc => 2)", "Rows=Inexact(4)"),
         ("distill(n, ipc => 2, classes => ['class 0', 'class 1'])", "Rows=Inexact(4)"),
         ("distill(n, ipc => 2)", "Rows=Absent"),
+        ("distill(n, rows => 7)", "Rows=Exact(7)"),
     ] {
         let plan = explained(&ctx, &format!("SELECT * FROM {query}"), "").await;
         let line = plan.lines().find(|line| line.contains("DistillExec")).unwrap();
@@ -111,4 +114,53 @@ async fn the_optimizer_is_told_about_how_many_rows_where_classes_are_known() {
     let query =
         format!("SELECT count(*) AS n FROM distill(n, ipc => 1, classes => ['class 0', 'class 1', 'x'], {SMALL})");
     assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "n"), [2]);
+}
+
+#[tokio::test]
+async fn exact_statistics_are_those_that_cannot_be_wrong() {
+    let ctx = session_with_table("t", pictures(24, 3));
+    let of = async |columns: &str, options: &str| {
+        let query = format!("SELECT {columns} FROM {}", call(options));
+        let plan = ctx.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+        StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).unwrap()
+    };
+    use Precision::{Absent, Exact, Inexact};
+
+    let rows = of("*", "rows => 7, weight => 'w'").await;
+    let nulls: Vec<_> = rows.column_statistics.iter().map(|c| c.null_count).collect();
+    assert_eq!(rows.num_rows, Exact(7));
+    // The picture, the label, the id (which is NULL in all rows), the weight.
+    assert_eq!(nulls, [Absent, Inexact(0), Inexact(7), Inexact(0)]);
+    let bytes: Vec<_> = rows.column_statistics.iter().map(|c| c.byte_size).collect();
+    assert_eq!((rows.total_byte_size, bytes), (Absent, vec![Absent, Exact(56), Exact(56), Exact(56)]));
+    assert_eq!(of("label, id", "rows => 7").await.total_byte_size, Exact(112));
+
+    let ipc = of("*", "ipc => 2, weight => 'w'").await;
+    let nulls: Vec<_> = ipc.column_statistics.iter().map(|c| c.null_count).collect();
+    assert_eq!(ipc.num_rows, Inexact(6), "a class may have no row");
+    assert_eq!(nulls, [Absent, Exact(0), Inexact(6), Exact(0)]);
+    assert_eq!(ipc.column_statistics[1].distinct_count, Inexact(3));
+}
+
+#[tokio::test]
+async fn a_count_runs_the_job_and_shows_its_errors() {
+    let ctx = session_with_table("t", pictures(24, 3));
+    ctx.register_batch("one", pictures(24, 1)).unwrap();
+    let query = |count: &str, from: &str, table: &str| {
+        let call = format!("distill({table}, {SMALL}, rows => 7)");
+        format!("SELECT {count} AS n FROM {}", from.replace("CALL", &call))
+    };
+    for (count, from, n) in [
+        ("count(*)", "CALL", 7),
+        ("count(label)", "CALL", 7),
+        ("count(id)", "CALL", 0),
+        ("count(*)", "(SELECT label FROM CALL LIMIT 3)", 3),
+        ("count(*)", "(SELECT label FROM CALL ORDER BY label)", 7),
+        ("count(*)", "(SELECT label FROM CALL UNION ALL SELECT label FROM CALL)", 14),
+        ("count(*)", "CALL CROSS JOIN (VALUES (1), (2))", 14),
+    ] {
+        assert_eq!(ints(&rows(&ctx, &query(count, from, "t")).await.unwrap(), "n"), [n], "{count} FROM {from}");
+        let message = message(&ctx, &query(count, from, "one")).await;
+        assert!(message.contains("one class only"), "{count} FROM {from}: {message}");
+    }
 }

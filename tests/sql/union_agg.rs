@@ -35,7 +35,7 @@ fn sketches(count: usize, seed: u64) -> StructArray {
     let sketcher = Sketcher::new(Arc::new(pool), &options(seed)).unwrap();
     let one = |i: usize| {
         let values = (0..3).map(|j| ((i * 7 + j * 3) % 10) as f32).collect();
-        let rows = Rows { shape, values, labels: vec![Label::Int(0)], skipped: 0 };
+        let rows = Rows { shape, values, labels: vec![Label::Int(0)], exact: vec![], skipped: 0 };
         let mut out = vec![ClassSketch::empty(sketcher.header())];
         sketcher.fold(&rows, &[0], &mut out, &Default::default()).unwrap();
         out.remove(0)

@@ -8,6 +8,7 @@ use crate::arrow::datatypes::{DataType, Float32Type};
 use crate::error::{Error, Result};
 use crate::options::{OnNull, Options};
 use crate::rows::decode::{CellDecoder, Features, Unusable};
+use crate::rows::exact;
 use crate::rows::table::profile::{Profile, Seen};
 use crate::rows::table::{CategoryScaling, ColumnScaling, NumberScaling, NumbersScaling, TableScaling};
 use crate::rows::{FeatureKind, Label, Layout, Shape};
@@ -60,9 +61,13 @@ impl TableDecoder {
             let own = scalings.next().filter(|s| s.name() == column.name);
             let flagged = scalings.next_if(|s| matches!(s, ColumnScaling::Missing { .. })).is_some();
             cells.push(match (&column.kind, own) {
-                (Kind::Number, Some(ColumnScaling::Number(scaling))) => {
-                    Cells::Numbers { name: &column.name, scaling, numbers: numbers(array)?, flagged }
-                }
+                (Kind::Number, Some(ColumnScaling::Number(scaling))) => Cells::Numbers {
+                    name: &column.name,
+                    scaling,
+                    numbers: numbers(array)?,
+                    exact: exact::Bytes::of(array),
+                    flagged,
+                },
                 (Kind::Category, Some(ColumnScaling::Category(scaling))) => {
                     Cells::Codes { scaling, codes: codes(&column.name, array, &scaling.values)? }
                 }
@@ -185,6 +190,8 @@ enum Cells<'a> {
         name: &'a str,
         scaling: &'a NumberScaling,
         numbers: Float32Array,
+        /// The numbers' own bytes, where an f32 can't hold them.
+        exact: Option<exact::Bytes>,
         flagged: bool,
     },
     Codes {
@@ -199,11 +206,22 @@ enum Cells<'a> {
 }
 
 impl TableBatch<'_> {
+    /// Appends the bytes of the numbers of row `i`, a row that can be used, that an f32 can't hold.
+    pub(in crate::rows) fn append_exact(&self, i: usize, out: &mut Vec<u8>) {
+        for cells in &self.cells {
+            match cells {
+                Cells::Numbers { exact: Some(exact), .. } => exact.append(i, i + 1, out),
+                Cells::Pictures { features, .. } => features.append_exact(i, out),
+                Cells::Numbers { exact: None, .. } | Cells::Codes { .. } => {}
+            }
+        }
+    }
+
     /// Appends the raw numbers of row `i`; else the column at fault and why.
     pub(in crate::rows) fn append(&self, i: usize, out: &mut Vec<f32>) -> Result<Shape, (&str, Unusable)> {
         for cells in &self.cells {
             match cells {
-                Cells::Numbers { name, scaling, numbers, flagged } => match number(numbers, i) {
+                Cells::Numbers { name, scaling, numbers, flagged, .. } => match number(numbers, i) {
                     Some(v) if v < scaling.low || v > scaling.high => {
                         let message = format!(
                             "{v} is outside {} to {}, the range that the column's scaling was made for; widen it (ranges, or a new pool \

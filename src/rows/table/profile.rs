@@ -383,7 +383,7 @@ mod tests {
             profile.add(&[Seen::Number(Some(1.0)), Seen::Category(Some(&Label::Int(i as i64)))]);
         }
         let e = profile.scaling(&layout(), &Options::default()).unwrap_err().to_string();
-        assert!(e.contains("column 'c'") && e.contains("exclude => ['c']"), "{e}");
+        assert!(e.contains("column 'c': more than 1000 categories") && e.contains("exclude => ['c']"), "{e}");
         let e = Profile::new(&layout()).scaling(&layout(), &Options::default()).unwrap_err().to_string();
         assert!(e.contains("column 'x': has no values"), "{e}");
     }

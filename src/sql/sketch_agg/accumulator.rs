@@ -47,7 +47,7 @@ impl Shared {
         let arguments = options.features.clone().unwrap_or_default();
         let position = |name: &str| arguments.iter().position(|f| f == name).unwrap_or(0);
         let order = layout.features.iter().map(|f| position(layout.name_of(f))).collect();
-        let job = Job::new(layout, options, NAME.into())?;
+        let job = Job::new(layout, options, NAME.into(), Arc::default())?;
         let scaling = job.static_scaling()?;
         Ok(Self { job, has_label: true, order, scaling, sketcher: Mutex::default() })
     }
@@ -114,7 +114,7 @@ pub(super) struct SketchAccumulator {
 
 impl SketchAccumulator {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let none = Rows { shape: Shape::Vector { len: 0 }, values: vec![], labels: vec![], skipped: 0 };
+        let none = Rows { shape: Shape::Vector { len: 0 }, values: vec![], labels: vec![], exact: vec![], skipped: 0 };
         Self { shared, sketcher: None, waiting: none, seen: 0, own: vec![], union: Union::default() }
     }
 
@@ -139,6 +139,7 @@ impl SketchAccumulator {
         }
         self.waiting.values.extend(rows.values);
         self.waiting.labels.extend(rows.labels);
+        self.waiting.exact.extend(rows.exact);
         let full = self.waiting.len() / MICRO_BATCH * MICRO_BATCH;
         self.fold(full)
     }
@@ -147,9 +148,11 @@ impl SketchAccumulator {
     fn fold(&mut self, count: usize) -> crate::Result<()> {
         let Some(sketcher) = self.sketcher.as_ref().filter(|_| count > 0) else { return Ok(()) };
         let shape = self.waiting.shape;
+        let exact_len = self.waiting.exact.len() / self.waiting.len();
+        let exact = self.waiting.exact.drain(..count * exact_len).collect();
         let values = self.waiting.values.drain(..count * shape.len()).collect();
         let labels = self.waiting.labels.drain(..count).collect();
-        let rows = Rows { shape, values, labels, skipped: 0 };
+        let rows = Rows { shape, values, labels, exact, skipped: 0 };
         sketcher.fold(&rows, &vec![0; count], &mut self.own, &AtomicBool::new(false))?;
         Ok(())
     }
@@ -157,7 +160,7 @@ impl SketchAccumulator {
     /// Folds what waits, and puts everything into the union.
     fn flush(&mut self) -> Result<()> {
         let workers = self.shared.job.workers()?;
-        workers.install(|| self.fold(self.waiting.len()))?;
+        workers.pool().install(|| self.fold(self.waiting.len()))?;
         if let (Some(sketcher), Some(own)) = (&self.sketcher, self.own.pop()) {
             self.own.push(ClassSketch::empty(sketcher.header()));
             if own.count > 0 {
@@ -174,7 +177,7 @@ impl Accumulator for SketchAccumulator {
         let workers = self.shared.job.workers()?;
         let shared = Arc::clone(&self.shared);
         for slice in shared.job.slices(&batch) {
-            workers.install(|| self.add(slice)).map_err(|e| match e {
+            workers.pool().install(|| self.add(slice)).map_err(|e| match e {
                 Error::Row { row, column, message, .. } => {
                     Error::Row { place: format!("{NAME}: of a group, "), row, column, message }
                 }
