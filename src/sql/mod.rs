@@ -10,6 +10,7 @@ mod error;
 mod extract_exec;
 mod fold;
 mod held_sink;
+mod in_turn;
 mod job;
 mod lineage;
 mod locate;

@@ -6,6 +6,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 
@@ -67,6 +68,23 @@ async fn numbers_of_unknown_range_take_two_scans() {
     ");
     let query = format!("SELECT * FROM distill(n, ipc => 1, ranges => '0,20', {SMALL})");
     assert!(explained(&ctx, &query, "").await.contains("scans=1"));
+}
+
+#[tokio::test]
+async fn a_union_of_many_is_read_by_as_few_streams_as_the_session_has_partitions() {
+    let ctx = session_with_table("n", numbers(12, 2));
+    let union = ["SELECT * FROM n"; 20].join(" UNION ALL ");
+    let query = format!("SELECT * FROM distill(({union}), ipc => 1, {SMALL})");
+    let plan = ctx.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+    let (mut streams, mut open) = (vec![], vec![plan]);
+    while let Some(node) = open.pop() {
+        if ["ExtractExec", "ProfileExec"].contains(&node.name()) {
+            streams.push((node.name().to_string(), node.output_partitioning().partition_count()));
+        }
+        open.extend(node.children().into_iter().cloned());
+    }
+    streams.sort();
+    assert_eq!(streams, [("ExtractExec".into(), 3), ("ProfileExec".into(), 3)]);
 }
 
 #[tokio::test]
