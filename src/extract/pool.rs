@@ -135,7 +135,7 @@ impl PoolRecipe {
     /// largest pool, a scaling that is no map or is for other rows. Says what is wrong.
     pub(crate) fn check_sound(&self) -> Result<(), String> {
         let dims = self.shape.dims();
-        let sizes = [self.extractors, self.width, self.depth];
+        let sizes = [self.width, self.depth];
         let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         if dims.iter().chain(&sizes).any(|v| *v == 0 || *v > 1 << 20)
             || product(&dims).is_none_or(|n| n > 1 << 30)

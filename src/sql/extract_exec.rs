@@ -11,12 +11,13 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
-    InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
+    Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use super::fold::{Fold, Metrics, Shared};
+use super::in_turn;
 use super::job::Job;
 use super::locate::Locator;
 use crate::extract::{PoolRecipe, Scaling};
@@ -52,7 +53,7 @@ impl ExtractExec {
         locator: Option<Locator>,
         target_partitions: usize,
     ) -> Self {
-        let partitions = input.output_partitioning().partition_count().min(target_partitions.max(1));
+        let partitions = in_turn::streams(&input, target_partitions);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(job.sketch_schema()),
             Partitioning::UnknownPartitioning(partitions),
@@ -70,17 +71,6 @@ impl ExtractExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
-    }
-
-    /// The input's partitions that output partition `partition` reads, one after the other: a UNION ALL of a hundred files has
-    /// a hundred partitions, and memory must not grow with them.
-    fn in_turn(&self, partition: usize, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let input = Arc::clone(&self.input);
-        let count = input.output_partitioning().partition_count();
-        let turns = (partition..count).step_by(self.properties.partitioning.partition_count());
-        let batches =
-            futures::stream::iter(turns).map(move |turn| input.execute(turn, Arc::clone(&context))).try_flatten();
-        Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), batches))
     }
 
     /// The extractors and the sketch, as far as planning knows them.
@@ -190,7 +180,8 @@ impl ExecutionPlan for ExtractExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.in_turn(partition, Arc::clone(&context));
+        let streams = self.properties.partitioning.partition_count();
+        let input = in_turn::read(&self.input, partition, streams, Arc::clone(&context));
         let fold = Fold {
             job: Arc::clone(&self.job),
             shared: Arc::clone(&self.shared),

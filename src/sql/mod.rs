@@ -15,6 +15,7 @@ mod extract_exec;
 mod fetch;
 mod fold;
 mod held_sink;
+mod in_turn;
 mod job;
 mod lineage;
 mod locate;

@@ -16,11 +16,12 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties, ReplaceChildrenOptions, execute_stream,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, execute_stream,
 };
 use futures::StreamExt;
 
+use super::in_turn;
 use super::job::{Job, only_child};
 use crate::arrow::array::StringArray;
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -32,20 +33,28 @@ use crate::rows::Profile;
 pub(super) struct ProfileExec {
     job: Arc<Job>,
     input: Arc<dyn ExecutionPlan>,
+    /// Most partitions that are read at the same time.
+    target_partitions: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl ProfileExec {
     /// `input` has the features, then the label.
-    pub(super) fn new(job: Arc<Job>, input: Arc<dyn ExecutionPlan>) -> Self {
+    pub(super) fn new(job: Arc<Job>, input: Arc<dyn ExecutionPlan>, target_partitions: usize) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema()),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            Partitioning::UnknownPartitioning(in_turn::streams(&input, target_partitions)),
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { job, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self {
+            job,
+            input,
+            target_partitions,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 }
 
@@ -104,7 +113,7 @@ impl ExecutionPlan for ProfileExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(Arc::clone(&self.job), only_child(children)?)))
+        Ok(Arc::new(Self::new(Arc::clone(&self.job), only_child(children)?, self.target_partitions)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -112,7 +121,8 @@ impl ExecutionPlan for ProfileExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let mut input = self.input.execute(partition, context)?;
+        let streams = self.properties.partitioning.partition_count();
+        let mut input = in_turn::read(&self.input, partition, streams, context);
         let rows_profiled = MetricBuilder::new(&self.metrics).counter("rows_profiled", partition);
         let job = Arc::clone(&self.job);
         let find = async move {

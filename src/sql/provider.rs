@@ -110,11 +110,14 @@ impl DistillTable {
     async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
         let input = state.create_physical_plan(&self.input).await?;
         self.check_ends(&input)?;
-        let job = &self.job;
+        let (job, target_partitions) = (&self.job, state.config().target_partitions());
         let profile: Option<Arc<dyn ExecutionPlan>> = match job.static_scaling()? {
             Some(_) => None,
             // Planned anew: operators in it keep state, which two scans can't share.
-            None => Some(Arc::new(ProfileExec::new(Arc::clone(job), state.create_physical_plan(&self.input).await?))),
+            None => {
+                let again = state.create_physical_plan(&self.input).await?;
+                Some(Arc::new(ProfileExec::new(Arc::clone(job), again, target_partitions)))
+            }
         };
         let session = state.as_any().downcast_ref::<SessionState>();
         let shape = match (job.layout.static_shape(&job.options), session) {
@@ -123,7 +126,7 @@ impl DistillTable {
             (None, None) => None,
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
-        Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, state.config().target_partitions()))
+        Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, target_partitions))
     }
 }
 

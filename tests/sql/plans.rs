@@ -6,6 +6,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 
@@ -23,7 +24,7 @@ async fn explain_shows_roles_extractors_bytes_and_scans() {
           RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
             AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
-                ExtractExec: rows=1x8x8 picture, network=convnet, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=26096, micro_batch=64, scans=1
+                ExtractExec: rows=1x8x8 picture, network=convnet, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=26192, micro_batch=64, scans=1
                   DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet
     ");
 }
@@ -60,13 +61,30 @@ async fn numbers_of_unknown_range_take_two_scans() {
           RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
             AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
-                ExtractExec: rows=vector of 4, network=mlp, extractors=2, width=8, depth=1, features=8, frequencies=8, sketch_bytes_per_class=6256, micro_batch=64, scans=2 (profile, sketch)
+                ExtractExec: rows=vector of 4, network=mlp, extractors=2, width=8, depth=1, features=8, frequencies=8, sketch_bytes_per_class=6352, micro_batch=64, scans=2 (profile, sketch)
                   DataSourceExec: partitions=1, partition_sizes=[1]
                   ProfileExec: columns=[features]
                     DataSourceExec: partitions=1, partition_sizes=[1]
     ");
     let query = format!("SELECT * FROM distill(n, ipc => 1, ranges => '0,20', {SMALL})");
     assert!(explained(&ctx, &query, "").await.contains("scans=1"));
+}
+
+#[tokio::test]
+async fn a_union_of_many_is_read_by_as_few_streams_as_the_session_has_partitions() {
+    let ctx = session_with_table("n", numbers(12, 2));
+    let union = ["SELECT * FROM n"; 20].join(" UNION ALL ");
+    let query = format!("SELECT * FROM distill(({union}), ipc => 1, {SMALL})");
+    let plan = ctx.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+    let (mut streams, mut open) = (vec![], vec![plan]);
+    while let Some(node) = open.pop() {
+        if ["ExtractExec", "ProfileExec"].contains(&node.name()) {
+            streams.push((node.name().to_string(), node.output_partitioning().partition_count()));
+        }
+        open.extend(node.children().into_iter().cloned());
+    }
+    streams.sort();
+    assert_eq!(streams, [("ExtractExec".into(), 3), ("ProfileExec".into(), 3)]);
 }
 
 #[tokio::test]
