@@ -9,6 +9,7 @@ use datafusion_distill::arrow::array::{
     LargeBinaryArray, LargeListArray, ListArray, StringArray, StructArray, UInt64Array, new_null_array,
 };
 use datafusion_distill::arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use datafusion_distill::arrow::compute::interleave;
 use datafusion_distill::arrow::datatypes::{DataType, Field, Schema};
 use datafusion_distill::extract::{Pool, PoolRecipe, device};
 use datafusion_distill::options::{ImageSize, Moments, Options, PoolBytes};
@@ -210,12 +211,10 @@ fn mutated(array: &ArrayRef, bytes: &mut Bytes<'_>) -> ArrayRef {
             }
             Arc::new(LargeBinaryArray::from_iter_values(std::iter::repeat_n(value, n)))
         }
-        DataType::Int64 => Arc::new(one_changed(array, bytes, |b| Int64Array::from(vec![i64::from_le_bytes(b)]))),
-        DataType::UInt64 => Arc::new(one_changed(array, bytes, |b| UInt64Array::from(vec![u64::from_le_bytes(b)]))),
-        DataType::Float64 => Arc::new(one_changed(array, bytes, |b| Float64Array::from(vec![f64::from_le_bytes(b)]))),
-        DataType::Float32 => {
-            Arc::new(one_changed(array, bytes, |b: [u8; 4]| Float32Array::from(vec![f32::from_le_bytes(b)])))
-        }
+        DataType::Int64 => one_changed(array, bytes, |b| Arc::new(Int64Array::from(vec![i64::from_le_bytes(b)]))),
+        DataType::UInt64 => one_changed(array, bytes, |b| Arc::new(UInt64Array::from(vec![u64::from_le_bytes(b)]))),
+        DataType::Float64 => one_changed(array, bytes, |b| Arc::new(Float64Array::from(vec![f64::from_le_bytes(b)]))),
+        DataType::Float32 => one_changed(array, bytes, |b| Arc::new(Float32Array::from(vec![f32::from_le_bytes(b)]))),
         DataType::Boolean => Arc::new(BooleanArray::from(vec![Some(bytes.byte() % 2 == 0); n])),
         DataType::FixedSizeBinary(16) => {
             let value: [u8; 16] = bytes.array();
@@ -227,22 +226,15 @@ fn mutated(array: &ArrayRef, bytes: &mut Bytes<'_>) -> ArrayRef {
 }
 
 /// `array` with its value at some position replaced by what `value` makes of the next bytes.
-fn one_changed<const N: usize, A: Array>(array: &ArrayRef, bytes: &mut Bytes<'_>, value: impl Fn([u8; N]) -> A) -> A
-where
-    A: From<datafusion_distill::arrow::array::ArrayData>,
-{
-    use datafusion_distill::arrow::array::MutableArrayData;
+fn one_changed<const N: usize>(
+    array: &ArrayRef,
+    bytes: &mut Bytes<'_>,
+    value: impl Fn([u8; N]) -> ArrayRef,
+) -> ArrayRef {
     let at = bytes.byte() % array.len().max(1);
-    let new = value(bytes.array()).to_data();
-    let old = array.to_data();
-    let mut out = MutableArrayData::new(vec![&old, &new], true, array.len());
-    if array.is_empty() {
-        return A::from(old.clone());
-    }
-    out.extend(0, 0, at);
-    out.extend(1, 0, 1);
-    out.extend(0, at + 1, array.len());
-    A::from(out.freeze())
+    let new = value(bytes.array());
+    let from: Vec<(usize, usize)> = (0..array.len()).map(|i| if i == at { (1, 0) } else { (0, i) }).collect();
+    interleave(&[array.as_ref(), new.as_ref()], &from).unwrap_or_else(|_| array.clone())
 }
 
 /// A text with a piece of it replaced; or none.

@@ -72,7 +72,7 @@ impl Origin {
 
     /// Refuses an origin whose rows don't belong with those of this one; of two that differ in other columns or in metadata, keeps
     /// the one that says the label's names, else the one with the smaller bytes: the same one in any order.
-    pub(super) fn join(&mut self, other: &Origin) -> Result<()> {
+    pub fn join(&mut self, other: &Origin) -> Result<()> {
         if self == other {
             return Ok(());
         }
@@ -168,14 +168,17 @@ impl Origin {
                 layout.set_channels_last(i, channels_last);
             }
         }
-        self.check(&layout, recipe)?;
+        self.check(&layout, recipe, &options)?;
         Ok((layout, options))
     }
 
     /// Whether rows of `layout` are what the recipe's extractors take.
-    fn check(&self, layout: &Layout, recipe: &PoolRecipe) -> Result<()> {
+    fn check(&self, layout: &Layout, recipe: &PoolRecipe, options: &Options) -> Result<()> {
         let fits = match (&recipe.scaling, layout.single()) {
-            (Scaling::Affine(_), Some(_)) => true,
+            (Scaling::Affine(_), Some(feature)) => match layout.static_shape(options) {
+                Some(shape) => shape == recipe.shape,
+                None => !feature.kind.is_picture() || matches!(recipe.shape, Shape::Picture { .. }),
+            },
             (Scaling::Table(table), None) => {
                 let mut columns: Vec<&str> = table.columns.iter().map(|c| c.name()).collect();
                 columns.dedup();
@@ -187,6 +190,83 @@ impl Origin {
             Ok(())
         } else {
             Err(Error::Sketch("its source's columns aren't those that its scaling is for; make it again".into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrow::datatypes::DataType;
+    use crate::sketch::test_header;
+
+    const NAMES: &str = r#"{"info":{"features":{"y":{"names":["no","yes"],"_type":"ClassLabel"}}}}"#;
+
+    fn list(levels: usize) -> DataType {
+        (0..levels).fold(DataType::Float32, |t, _| DataType::new_list(t, true))
+    }
+
+    /// That of a source of lists `x` with a label `y` and other columns.
+    fn origin(x: DataType, others: &[&str], names: bool) -> Origin {
+        let fields =
+            [("x", x), ("y", DataType::Int64)].into_iter().chain(others.iter().map(|n| (*n, DataType::Date32)));
+        let schema = Schema::new(fields.map(|(name, t)| Field::new(name, t, true)).collect::<Vec<_>>());
+        let metadata = if names { [("huggingface".to_string(), NAMES.to_string())].into() } else { Default::default() };
+        Origin::of(&Layout::infer(&Arc::new(schema.with_metadata(metadata)), &Options::default()).unwrap())
+    }
+
+    #[test]
+    fn of_origins_that_belong_together_the_same_one_is_kept_in_any_order() {
+        let all = [
+            origin(list(1), &["day"], false),
+            origin(list(1), &[], false),
+            origin(list(1), &["day"], true),
+            origin(list(1), &[], true),
+        ];
+        let joined = |order: &[usize]| {
+            let mut sum = all[order[0]].clone();
+            order[1..].iter().for_each(|i| sum.join(&all[*i]).unwrap());
+            sum
+        };
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
+            assert_eq!(joined(&order), joined(&[0, 1, 2, 3]));
+            assert_eq!(joined(&order).label_names.unwrap(), ["no", "yes"]);
+        }
+    }
+
+    #[test]
+    fn other_features_labels_names_and_orders_are_refused_with_both_values() {
+        let refused = |change: fn(&mut Origin)| {
+            let mut other = origin(list(1), &["day"], true);
+            change(&mut other);
+            origin(list(1), &["day"], true).join(&other).unwrap_err().to_string()
+        };
+        type Change = fn(&mut Origin);
+        let cases: [(Change, [&str; 2]); 5] = [
+            (|o| o.label = None, ["y (Int64) as label here", "no label there"]),
+            (|o| o.label = Some("day".into()), ["y (Int64) as label", "day (Date32) as label"]),
+            (|o| *o = super::tests::origin(list(2), &["day"], true), ["List(Float32)", "List(List(Float32))"]),
+            (|o| o.features[0].channels_last = Some(true), ["x (List(Float32))", "channels last"]),
+            (|o| o.label_names = Some(vec!["yes".into(), "no".into()]), ["no, yes here", "yes, no there"]),
+        ];
+        for (change, parts) in cases {
+            let e = refused(change);
+            assert!(parts.iter().all(|part| e.contains(part)), "{parts:?}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_layout_needs_the_rows_that_the_recipe_is_for() {
+        let recipe = test_header().recipe;
+        let beside = Field::new("kind", DataType::Utf8, true);
+        let layout = |origin: Origin| origin.layout(&recipe, &beside, &Options::default());
+        let (found, options) = layout(origin(list(1), &["day"], true)).unwrap();
+        assert_eq!((found.label_name(), options.label.as_deref()), ("y", Some("y")));
+        let unlabelled = Origin { label: None, ..origin(list(1), &["day"], true) };
+        assert_eq!(layout(unlabelled).unwrap().0.label_name(), "kind");
+        for other in [DataType::Binary, DataType::Float32, DataType::new_fixed_size_list(DataType::Int8, 5, true)] {
+            let e = layout(origin(other, &[], true)).unwrap_err().to_string();
+            assert!(e.contains("aren't those that its scaling is for"), "{e}");
         }
     }
 }

@@ -15,11 +15,18 @@ const MOST_FIELDS: usize = 100_000;
 /// Most levels of fields inside fields.
 const MOST_LEVELS: usize = 32;
 
-/// `schema` as an Arrow IPC message (a flatbuffer without the stream's prefix): the same schema gives the same bytes.
+/// What starts a message, before its length.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// `schema` as an encapsulated Arrow IPC message, as streams and files have it: the same schema gives the same bytes.
 pub(crate) fn write(schema: &Schema) -> Vec<u8> {
     let mut dictionaries = DictionaryTracker::new(false);
     let options = IpcWriteOptions::default();
-    IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut dictionaries, &options).ipc_message
+    let generator = IpcDataGenerator::default();
+    let mut message =
+        generator.schema_to_bytes_with_dictionary_tracker(schema, &mut dictionaries, &options).ipc_message;
+    message.resize(message.len().next_multiple_of(8), 0);
+    [&CONTINUATION[..], &(message.len() as u32).to_le_bytes(), &message].concat()
 }
 
 /// The schema in `bytes`; else what is wrong with them.
@@ -27,7 +34,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Schema, String> {
     if bytes.len() > MOST_BYTES {
         return Err(format!("{} bytes, expected at most {MOST_BYTES}", bytes.len()));
     }
-    let message = root_as_message(bytes).map_err(|e| format!("no Arrow IPC message: {e}"))?;
+    let message = match bytes {
+        [0xff, 0xff, 0xff, 0xff, a, b, c, d, message @ ..]
+            if usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])) == Ok(message.len()) =>
+        {
+            message
+        }
+        _ => return Err("no Arrow IPC message, or not of the length that it says".into()),
+    };
+    let message = root_as_message(message).map_err(|e| format!("no Arrow IPC message: {e}"))?;
     let schema = message.header_as_schema().ok_or("an Arrow IPC message that is no schema")?;
     if schema.endianness() != Endianness::Little {
         return Err("a big-endian schema".into());

@@ -33,7 +33,7 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
 use crate::rows::{self, Label, Role, Rows};
-use crate::sketch::{self, Sketches};
+use crate::sketch::{self, Origin, Sketches};
 use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
@@ -44,6 +44,8 @@ pub(super) struct DistillExec {
     input: Arc<dyn ExecutionPlan>,
     /// The rows that the synthetic ones start from: the features, then the label.
     warm: Option<Arc<dyn ExecutionPlan>>,
+    /// Of sketches from elsewhere, what planning found them to say of their rows.
+    sketched: Option<Origin>,
     /// The whole rows' schema.
     schema: SchemaRef,
     /// The columns asked for; the rows are made whole all the same.
@@ -77,11 +79,17 @@ impl DistillExec {
             job,
             input,
             warm,
+            sketched: None,
             schema,
             projection,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// The same over sketches from elsewhere, which must be of the columns that planning found.
+    pub(super) fn expecting(self, sketched: Option<Origin>) -> Self {
+        Self { sketched, ..self }
     }
 
     /// What is known of the rows before there are any, of the columns asked for. docs/sql.md says what for.
@@ -201,7 +209,8 @@ impl ExecutionPlan for DistillExec {
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
         let mut children = children;
         let warm = if self.warm.is_some() { children.pop() } else { None };
-        Ok(Arc::new(Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?))
+        let distill = Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?;
+        Ok(Arc::new(distill.expecting(self.sketched.clone())))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -219,6 +228,7 @@ impl ExecutionPlan for DistillExec {
         let run = Run {
             job: Arc::clone(&self.job),
             schema: Arc::clone(&self.schema),
+            sketched: self.sketched.clone(),
             projection: self.projection.clone(),
             classes: new().counter("classes", partition),
             steps: new().counter("steps", partition),
@@ -242,6 +252,7 @@ struct Run {
     job: Arc<Job>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
+    sketched: Option<Origin>,
     projection: Option<Vec<usize>>,
     classes: Count,
     steps: Count,
@@ -308,6 +319,18 @@ impl Run {
             }
         }
         let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        if let (Some(planned), Some(found)) = (&self.sketched, &sketches.header.origin) {
+            planned.clone().join(found)?;
+        }
+        if let (Some(Label::Int(least)), Some(_)) = (sketches.classes.keys().next(), &self.job.layout.class_names)
+            && *least < 0
+        {
+            return Err(Error::column(
+                self.job.label_name(),
+                format!("a sketch of label {least}: a negative Hugging Face label means that rows have none; leave it out by a WHERE in the source"),
+            )
+            .into());
+        }
         // The pool may lie elsewhere than where the sketches were made: its fingerprint is checked when it is read.
         if let Some(path) = &self.job.options.pool_file {
             sketches.header.recipe.source = crate::extract::Source::File { path: path.clone() };

@@ -39,7 +39,11 @@ pub async fn make_pool(ctx: &SessionContext, source: &str, options: &Options) ->
     let scaling = match job.static_scaling()? {
         Some(scaling) => scaling,
         None => {
-            let profile = ProfileExec::new(Arc::clone(&job), state.create_physical_plan(&input).await?);
+            let profile = ProfileExec::new(
+                Arc::clone(&job),
+                state.create_physical_plan(&input).await?,
+                state.config().target_partitions(),
+            );
             let plan: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(Arc::new(profile)));
             job.scaling_of(&profile_exec::find(Arc::clone(&job), plan, state.task_ctx()).await?)?
         }

@@ -30,6 +30,7 @@ use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
 use crate::rows::{Layout, with_weight_column};
+use crate::sketch::Origin;
 
 /// The synthetic rows of one call of `distill`.
 ///
@@ -42,8 +43,8 @@ pub(super) struct DistillTable {
     name: String,
     /// The source, projected to the features, then the label; of sketches to the label, then the sketch.
     input: LogicalPlan,
-    /// Whether the source's rows are sketches.
-    is_sketched: bool,
+    /// Where the source's rows are sketches, what they say of the rows that they were made of.
+    sketched: Option<Origin>,
     /// The rows that the synthetic ones start from, projected to the features, then the label.
     warm: Option<LogicalPlan>,
     schema: SchemaRef,
@@ -64,12 +65,12 @@ impl DistillTable {
         let scans = scans(state, &source).await?;
         if let Some(column) = sketch_source::column(&source, &options)? {
             let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
-            let SketchSource { layout, options, input } =
+            let SketchSource { layout, options, input, origin } =
                 SketchSource::open(state, source, column, &name, options).await?;
             let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
             let warm = warm_start(state, &layout, &options, &job_name).await?;
             let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
-            return Ok(Self { job, name: job_name, input, is_sketched: true, warm, schema });
+            return Ok(Self { job, name: job_name, input, sketched: Some(origin), warm, schema });
         }
         let schema = schema_with_metadata(state, &source, &scans).await?;
         let hints = hints(state, &source, &schema, &scans).await;
@@ -85,7 +86,7 @@ impl DistillTable {
         let input = LogicalPlanBuilder::from(source).project(columns)?.build()?;
         let warm = warm_start(state, &layout, &options, &job_name).await?;
         let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
-        Ok(Self { job, name: job_name, input, is_sketched: false, warm, schema })
+        Ok(Self { job, name: job_name, input, sketched: None, warm, schema })
     }
 
     /// `scan`, of sketches.
@@ -190,7 +191,7 @@ impl TableProvider for DistillTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         forget_files(state.runtime_env(), &self.name)?;
         let sketches: Arc<dyn ExecutionPlan> =
-            if self.is_sketched { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
+            if self.sketched.is_some() { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
         let merged = union_by_class(sketches, state.config().target_partitions())?;
         let warm = match &self.warm {
             Some(plan) => Some(state.create_physical_plan(plan).await?),
@@ -198,7 +199,7 @@ impl TableProvider for DistillTable {
         };
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
         let distill = DistillExec::try_new(job, merged, warm, schema, projection.cloned())?;
-        Ok(Arc::new(distill))
+        Ok(Arc::new(distill.expecting(self.sketched.clone())))
     }
 }
 

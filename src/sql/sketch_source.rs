@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::extract::Source;
 use crate::options::{Input, Network, Options};
 use crate::rows::Layout;
-use crate::sketch::{self, Header};
+use crate::sketch::{self, Header, Origin};
 
 /// Rows of a `distill_sketch_agg` that planning looks at.
 const LOOK: usize = 256;
@@ -27,6 +27,8 @@ pub(super) struct SketchSource {
     pub(super) options: Options,
     /// The source projected to `[class, sketch]`.
     pub(super) input: LogicalPlan,
+    /// What the one that was looked into says of its rows' columns: all must.
+    pub(super) origin: Origin,
 }
 
 /// The position of the sketches in `source`, if its rows are sketches: told by the columns' types, or said by option `input`.
@@ -86,7 +88,8 @@ impl SketchSource {
             .alias("class");
         let value = Expr::Column(columns[sketch].clone()).alias("sketch");
         let input = LogicalPlanBuilder::from(source).project(vec![class, value])?.build()?;
-        Ok(Self { layout, options, input })
+        let origin = origin.clone();
+        Ok(Self { layout, options, input, origin })
     }
 }
 

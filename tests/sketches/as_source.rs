@@ -1,5 +1,8 @@
 //! `distill((SELECT label, s FROM ...))`: sketches in place of rows.
 
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, StructArray};
 use datafusion::prelude::SessionContext;
 
 use crate::support::*;
@@ -100,6 +103,62 @@ async fn what_does_not_fit_the_sketches_is_refused_with_both_values() {
     ] {
         let e = message(&ctx, &format!("SELECT * FROM distill({call}, ipc => 1)")).await;
         assert!(parts.iter().all(|part| e.contains(part)), "{call}: {e}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sketches_of_other_machines_add_up_and_say_so_and_unlabelled_ones_are_refused() {
+    let (_dir, ctx, _, sketches) = stored().await;
+    let batch = rows(&ctx, &format!("SELECT label, s FROM '{sketches}' ORDER BY part, label")).await.unwrap();
+    let structs = batch.column(1).as_struct();
+    let tag = structs.column_by_name("numerics").unwrap().as_string::<i32>().value(0).to_string();
+    let tags = (0..6).map(|i| if i < 3 { tag.clone() } else { "other 9.9.9 cpu".into() });
+    let columns = structs.fields().iter().zip(structs.columns()).map(|(field, column)| match field.name().as_str() {
+        "numerics" => (
+            field.clone(),
+            Arc::new(tags.clone().collect::<Vec<String>>().into_iter().map(Some).collect::<StringArray>()) as ArrayRef,
+        ),
+        _ => (field.clone(), column.clone()),
+    });
+    let structs: ArrayRef = Arc::new(StructArray::from(columns.collect::<Vec<_>>()));
+    ctx.register_batch(
+        "mixed",
+        RecordBatch::try_from_iter([("label", batch.column(0).clone()), ("s", structs)]).unwrap(),
+    )
+    .unwrap();
+    let numerics = "SELECT distill_describe(distill_union_agg(s))['numerics'] AS n FROM mixed";
+    let both = rows(&ctx, numerics).await.unwrap().column(0).as_string::<i32>().value(0).to_string();
+    assert!(both.contains(&tag) && both.contains("other 9.9.9 cpu") && both.contains(" + "), "{both}");
+    let query =
+        |source: &str| format!("SELECT label, image['bytes'] AS b FROM distill({source}, ipc => 1, steps => 2)");
+    let found = rows(&ctx, &query("mixed")).await.unwrap();
+    assert_eq!(
+        found.columns(),
+        rows(&ctx, &query(&format!("(SELECT label, s FROM '{sketches}')"))).await.unwrap().columns()
+    );
+    let e = message(&ctx, &query("(SELECT label - 1 AS label, s FROM mixed)")).await;
+    assert!(e.contains("a sketch of label -1") && e.contains("WHERE"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_come_back_in_the_order_and_the_form_that_their_source_has_them_in() {
+    let ctx = session();
+    let pixel = "make_array(value % 5, value % 7, value % 11)";
+    let row = format!("make_array({pixel}, {pixel}, {pixel}, {pixel}, {pixel})");
+    let last = format!("make_array({row}, {row}, {row}, {row})");
+    let flat = format!("flatten(flatten({last}))");
+    for (column, how) in [(last, ""), (flat.clone(), ""), (flat, ", image_size => '4x5x3'")] {
+        let create =
+            format!("CREATE OR REPLACE TABLE p AS SELECT {column} AS x, value % 2 AS y FROM generate_series(1, 20)");
+        rows(&ctx, &create).await.unwrap();
+        let small = "extractors => 1, width => 8, depth => 1, frequencies => 4, ranges => '0,10', ipc => 2";
+        let expected = rows(&ctx, &format!("SELECT * FROM distill(p, steps => 2, {small}{how})")).await.unwrap();
+        let options =
+            format!("{small}{how}").replace(" => ", "=").replace(',', " ").replace("'0 10'", "0,10").replace('\'', "");
+        let made = format!("SELECT y, distill_sketch_agg(x, '{options}') AS s FROM p GROUP BY y");
+        let found = rows(&ctx, &format!("SELECT * FROM distill(({made}), ipc => 2, steps => 2)")).await.unwrap();
+        assert_eq!(found.schema().fields(), expected.schema().fields());
+        assert_eq!(found.columns(), expected.columns(), "{column}{how}");
     }
 }
 

@@ -77,6 +77,22 @@ async fn partitions_batches_and_order_do_not_change_a_byte() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn groups_of_many_partitions_that_all_make_the_extractors_at_once_end() {
+    // A worker thread that waits for its share of the extractors must not take up a group that waits for them too.
+    let batch = pictures(160, 4);
+    let parts: Vec<_> = (0..8).map(|i| vec![batch.slice(20 * i, 20)]).collect();
+    let options = "'extractors=6 width=16 depth=1 frequencies=64 threads=3'";
+    for _ in 0..25 {
+        let ctx = session_with(config().with_target_partitions(8));
+        ctx.register_table("t", Arc::new(MemTable::try_new(batch.schema(), parts.clone()).unwrap())).unwrap();
+        let query = format!(
+            "SELECT sum(s['count']) AS n FROM (SELECT distill_sketch_agg(image, {options}) AS s FROM t GROUP BY label)"
+        );
+        assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "n"), [160]);
+    }
+}
+
 #[tokio::test]
 async fn tables_lists_and_settings_are_those_of_distill() {
     let ctx = session();

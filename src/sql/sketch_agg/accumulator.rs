@@ -8,6 +8,7 @@ use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
+use rayon::ThreadPool;
 
 use super::NAME;
 use super::call::Call;
@@ -57,16 +58,20 @@ impl Shared {
         self.known_scaling().map(|_| ())
     }
 
-    /// The extractors for rows of `shape`.
-    fn sketcher(&self, shape: Shape) -> crate::Result<Arc<Sketcher>> {
+    /// The extractors for rows of `shape`. Never called on a worker thread: one that waits for its share of the work takes up another group's
+    /// meanwhile, and would wait for the lock that it holds.
+    fn sketcher(&self, shape: Shape, workers: &ThreadPool) -> crate::Result<Arc<Sketcher>> {
         let mut slot = self.sketcher.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sketcher) = slot.as_ref() {
             return Ok(Arc::clone(sketcher));
         }
         let options = &self.job.options;
         let recipe = PoolRecipe::choose_scaled(shape, self.known_scaling()?.clone(), options)?;
-        let pool = Pool::build_for(&recipe, &extract::device(&options.device)?, options)?;
-        Ok(Arc::clone(slot.insert(Arc::new(Sketcher::new(Arc::new(pool), options)?))))
+        let make = || {
+            let pool = Pool::build_for(&recipe, &extract::device(&options.device)?, options)?;
+            Sketcher::new(Arc::new(pool), options)
+        };
+        Ok(Arc::clone(slot.insert(Arc::new(workers.install(make)?))))
     }
 
     fn known_scaling(&self) -> crate::Result<&Scaling> {
@@ -119,20 +124,20 @@ impl SketchAccumulator {
     }
 
     /// Decodes a slice and folds the micro-batches that are full.
-    fn add(&mut self, slice: RecordBatch) -> crate::Result<()> {
+    fn add(&mut self, slice: &RecordBatch, workers: &ThreadPool) -> crate::Result<()> {
         let shared = Arc::clone(&self.shared);
         let table = match shared.job.layout.single() {
             Some(_) => None,
             None => Some(shared.known_scaling()?),
         };
         let expected = self.sketcher.as_ref().map(|s| s.header().recipe.shape);
-        let (rows, _) = shared.job.decode_in_parallel(&slice, table, expected, self.seen)?;
+        let (rows, _) = workers.install(|| shared.job.decode_in_parallel(slice, table, expected, self.seen))?;
         self.seen += slice.num_rows() as u64;
         if rows.is_empty() {
             return Ok(());
         }
         if self.sketcher.is_none() {
-            let sketcher = shared.sketcher(rows.shape)?;
+            let sketcher = shared.sketcher(rows.shape, workers)?;
             self.own.push(ClassSketch::empty(sketcher.header()));
             self.waiting.shape = rows.shape;
             self.sketcher = Some(sketcher);
@@ -141,7 +146,7 @@ impl SketchAccumulator {
         self.waiting.labels.extend(rows.labels);
         self.waiting.exact.extend(rows.exact);
         let full = self.waiting.len() / MICRO_BATCH * MICRO_BATCH;
-        self.fold(full)
+        workers.install(|| self.fold(full))
     }
 
     /// Folds the first `count` waiting rows.
@@ -177,7 +182,7 @@ impl Accumulator for SketchAccumulator {
         let workers = self.shared.job.workers()?;
         let shared = Arc::clone(&self.shared);
         for slice in shared.job.slices(&batch) {
-            workers.pool().install(|| self.add(slice)).map_err(|e| match e {
+            self.add(&slice, workers.pool()).map_err(|e| match e {
                 Error::Row { row, column, message, .. } => {
                     Error::Row { place: format!("{NAME}: of a group, "), row, column, message }
                 }
