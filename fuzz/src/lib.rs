@@ -215,7 +215,7 @@ fn mutated(array: &ArrayRef, bytes: &mut Bytes<'_>) -> ArrayRef {
         DataType::UInt64 => one_changed(array, bytes, |b| Arc::new(UInt64Array::from(vec![u64::from_le_bytes(b)]))),
         DataType::Float64 => one_changed(array, bytes, |b| Arc::new(Float64Array::from(vec![f64::from_le_bytes(b)]))),
         DataType::Float32 => one_changed(array, bytes, |b| Arc::new(Float32Array::from(vec![f32::from_le_bytes(b)]))),
-        DataType::Boolean => Arc::new(BooleanArray::from(vec![Some(bytes.byte() % 2 == 0); n])),
+        DataType::Boolean => Arc::new(BooleanArray::from(vec![Some(bytes.byte().is_multiple_of(2)); n])),
         DataType::FixedSizeBinary(16) => {
             let value: [u8; 16] = bytes.array();
             FixedSizeBinaryArray::try_from_sparse_iter_with_size((0..n).map(|_| Some(value)), 16)

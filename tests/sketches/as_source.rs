@@ -93,7 +93,7 @@ async fn what_does_not_fit_the_sketches_is_refused_with_both_values() {
         (format!("{source}, extractors => 3"), ["3 is asked for", "made with 2"]),
         (format!("{source}, frequencies => 16"), ["16 is asked for", "made with 8"]),
         (format!("{source}, input => 'rows'"), ["feature", "columns are label"]),
-        (format!("t, input => 'sketches'"), ["option 'input'", "image, label, id"]),
+        ("t, input => 'sketches'".to_string(), ["option 'input'", "image, label, id"]),
         (pairs, ["label => '...'", "part, l"]),
         (format!("{source}, label => 'colour'"), ["no column 'colour'", "label"]),
         (mixed, ["frequency seed 0 here, 9 there", "random (seed 9)"]),

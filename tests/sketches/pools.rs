@@ -49,7 +49,7 @@ async fn a_pool_file_at_a_url_is_the_same_pool() {
     // The same pool from two places merges; another one doesn't.
     let both = format!("SELECT distill_union_agg(s)['count'] AS n FROM ({} UNION ALL {})", make(URL), make(&path));
     assert_eq!(ints(&rows(&ctx, &both).await.unwrap(), "n"), [96]);
-    let e = message(&ctx, &format!("SELECT * FROM distill(t, ipc => 1, pool_file => 'mem://pools/none')")).await;
+    let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, pool_file => 'mem://pools/none')").await;
     assert!(e.contains("'pool_file'") && e.contains("mem://pools/none"), "{e}");
     let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, pool_file => 'gone://pools/p')").await;
     assert!(e.contains("no object store is registered for gone://pools"), "{e}");
