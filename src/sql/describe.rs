@@ -15,7 +15,7 @@ use crate::sketch::{ClassSketch, FORMAT, Header};
 /// The function's name.
 const NAME: &str = "distill_describe";
 
-/// The function `distill_describe(sketch) -> struct`: the fields are those of [`FIELDS`]. NULL if `sketch` is.
+/// The function `distill_describe(sketch) -> struct`: with the source's columns, the pool, and what is counted. NULL if `sketch` is.
 pub fn distill_describe_udf() -> ScalarUDF {
     ScalarUDF::new_from_impl(Describe { signature: Signature::user_defined(Volatility::Immutable) })
 }
