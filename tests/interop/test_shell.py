@@ -116,7 +116,7 @@ def test_tab_completes_an_options_name_and_shows_several(shell):
     opened.type(f"EXPLAIN SELECT * FROM distill('{DIGITS}', metho" + TAB)
     opened.expect("method => ")
     opened.type("'k_means', i" + TAB)
-    opened.expect("image_size =>   init =>   ipc => ")
+    opened.expect("image_size =>   init =>   input =>   ipc => ")
     opened.type("p" + TAB)
     opened.expect("ipc => ")
     opened.type("3);" + ENTER)
