@@ -178,6 +178,16 @@ impl PoolRecipe {
         Ok(())
     }
 
+    /// Bytes of all networks' weights, and of what kernels pack of them: once to go forward, and again for `gradients`.
+    pub(crate) fn network_bytes(&self, gradients: bool) -> usize {
+        let square = self.width.saturating_mul(self.width).saturating_mul(self.depth.saturating_sub(1));
+        let (pairs, floats) = match self.input_shape() {
+            Shape::Picture { channels, .. } => (channels * self.width, 9 + 16 * (1 + usize::from(gradients))),
+            Shape::Vector { len } => (len * self.width, 1),
+        };
+        pairs.saturating_add(square).saturating_mul(floats * size_of::<f32>()).saturating_mul(self.extractors)
+    }
+
     fn checked_feature_len(&self) -> Result<usize> {
         match self.shape {
             Shape::Picture { channels, height, width } => {

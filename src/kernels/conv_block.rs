@@ -163,6 +163,11 @@ impl Geometry {
         [self.path as usize, self.inputs, self.out, height, width, self.padding, group].into()
     }
 
+    /// Whether the convolution is cheaper to do again on the way back than to keep: with few input channels.
+    fn recomputes(self) -> bool {
+        self.inputs <= 4
+    }
+
     /// Channels of a block.
     fn nr(self) -> usize {
         self.path.tile().1

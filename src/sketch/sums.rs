@@ -221,6 +221,14 @@ impl ClassSketch {
                 shown(other)
             )));
         }
+        let exact = |s: &ClassSketch| s.reservoir.rows.first().map(|row| row.exact.len());
+        if let (Some(here), Some(there)) = (exact(self), exact(other))
+            && here != there
+        {
+            return Err(Error::Sketch(format!(
+                "sketches of different shapes don't merge: the kept rows have {here} bytes of numbers that an f32 can't hold here, {there} there;                  make both for choosing rows (method) or neither"
+            )));
+        }
         let moments = |s: &ClassSketch| s.members.iter().map(|m| m.moments.len()).max().unwrap_or(0);
         match (moments(self), moments(other)) {
             (0, _) | (_, 0) => Ok(()),
@@ -343,6 +351,10 @@ mod tests {
         narrow.members[0].sin.pop();
         let e = full.merge(&narrow).unwrap_err().to_string();
         assert!(e.contains("2 frequencies") && e.contains("1 frequencies"), "{e}");
+        let mut exact = sketch(&[]);
+        exact.reservoir.offer(Reservoir::hash(1, &[3.0, 4.0], &[7; 8]), 1, &[3.0, 4.0], &[7; 8]);
+        let e = full.merge(&exact).unwrap_err().to_string();
+        assert!(e.contains("0 bytes of numbers") && e.contains("8 there"), "{e}");
         assert_eq!(full, before);
     }
 

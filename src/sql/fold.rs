@@ -241,11 +241,14 @@ impl Fold {
         let scaling = self.scaling().await?;
         let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), &self.job.options)?;
         let frequencies = needs::frequencies(&self.job.options);
-        let bytes = size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies;
+        let frequencies = size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies;
+        let bytes = frequencies + recipe.network_bytes(false);
         let reservation = MemoryConsumer::new("Distill extractors").register(self.context.memory_pool());
         reservation.try_grow(bytes).map_err(|e| {
             let advice = "give fewer extractors or frequencies, or a smaller width";
-            Error::from(e.context(format!("distill: the extractors' frequencies don't fit into memory; {advice}")))
+            Error::from(
+                e.context(format!("distill: the extractors and their frequencies don't fit into memory; {advice}")),
+            )
         })?;
         let job = Arc::clone(&self.job);
         let make = move || {

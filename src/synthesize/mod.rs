@@ -124,14 +124,15 @@ fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
     Ok(pool)
 }
 
-/// Bytes of memory that [`synthesize`] works in, beside the sketches and the extractors. Fails where there are fewer rows than classes.
+/// Bytes of memory that [`synthesize`] works in, beside the sketches. Fails where there are fewer rows than classes.
 pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
     let allotment = allotment::of(sketches, options)?;
+    let networks = sketches.header.recipe.network_bytes(!options.method.selects());
     let rows = allotment.iter().sum::<usize>() * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     Ok(match options.method.selects() {
-        true => rows + selection::working_bytes(sketches, options, &allotment),
+        true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => 5 * rows,
+        false => networks + 5 * rows,
     })
 }
 

@@ -5,9 +5,6 @@ use super::product::{Blocks, block_to_planes};
 use super::tiles::norm_relu_pool;
 use super::{ConvBlock, for_each};
 
-/// Up to this many input channels the convolution is cheaper to do again than to keep.
-const RECOMPUTE: usize = 4;
-
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug)]
 pub(super) struct Saved {
@@ -67,7 +64,7 @@ impl ConvBlock {
         let conv_len = g.out_blocks() * block_len;
         let keep = self.wants.input || self.wants.weights;
         let mut saved = keep.then(|| Saved {
-            conv: (g.inputs > RECOMPUTE).then(|| self.arena.buffer(g.batch * conv_len)),
+            conv: (!g.recomputes()).then(|| self.arena.buffer(g.batch * conv_len)),
             stats: self.arena.buffer(g.batch * stats_len),
         });
         let (mut conv_rows, mut stats_rows) = (None, None);

@@ -15,9 +15,6 @@ use super::{Geometry, contiguous, for_each, with_slices};
 use crate::kernels::arena::{Arena, Key, Lent};
 use crate::kernels::simd::Path;
 
-/// Up to this many input channels the first convolution is cheaper to do again than to keep.
-const RECOMPUTE: usize = 4;
-
 /// A frozen stack of blocks, each conv3x3, instance norm, ReLU and 2x2 average pool; its weights packed for the CPU.
 #[derive(Debug)]
 pub struct ConvStack {
@@ -95,14 +92,9 @@ impl Layer {
         self.geometry.out_blocks()
     }
 
-    /// Whether the convolution is done again on the way back.
-    fn recomputes(&self) -> bool {
-        self.geometry.inputs <= RECOMPUTE
-    }
-
     /// Floats that a picture leaves for the way back: statistics, then the convolution's result unless it is done again.
     fn saved_len(&self) -> usize {
-        let conv = if self.recomputes() { 0 } else { self.geometry.conv_block_len() };
+        let conv = if self.geometry.recomputes() { 0 } else { self.geometry.conv_block_len() };
         self.out_blocks() * (2 * self.geometry.nr() + conv)
     }
 
@@ -129,7 +121,8 @@ impl Layer {
 
 impl ConvStack {
     /// Blocks of `(weight [out, in, 3, 3], affine [2, out])` for pictures `input` `[channels, height, width]`; `padding(n)` is that of block `n`'s
-    /// convolution. Scratch memory comes from `arena`. Takes 7.1 bytes for each byte of the weights, and twice that once a gradient was asked for.
+    /// convolution. Scratch memory comes from `arena`. The packed weights take 16/9
+    /// of the memory of the weights, and twice that once a gradient was asked for.
     ///
     /// Errors: no blocks, shapes that don't follow each other, tensors that are not f32 on the CPU.
     pub fn new(
@@ -309,7 +302,7 @@ impl ConvStack {
                             Some(saved) => {
                                 let (stats, convs) = saved[at..at + layer.saved_len()].split_at_mut(stats_len);
                                 let conv_len = g.conv_block_len();
-                                let conv = if layer.recomputes() {
+                                let conv = if g.recomputes() {
                                     &mut conv[..conv_len]
                                 } else {
                                     &mut convs[block * conv_len..(block + 1) * conv_len]
@@ -410,14 +403,14 @@ impl ConvStack {
                         }
                     }
                     let (stats, convs) = row.saved[at..end].split_at(layer.out_blocks() * 2 * nr);
-                    if layer.recomputes() {
+                    if g.recomputes() {
                         layer.from.place(row.picture, &mut s.grids[n]);
                         layer.convolution.place(&mut s.workspaces[n], &s.grids[n], 0);
                     }
                     for block in 0..layer.out_blocks() {
                         let two = block * 2 * nr..(block + 1) * 2 * nr;
                         let conv_len = g.conv_block_len();
-                        let conv = if layer.recomputes() {
+                        let conv = if g.recomputes() {
                             layer.convolution.multiply(&mut s.workspaces[n], 1, block);
                             let conv = &mut s.conv[..conv_len];
                             layer.convolution.block(&s.workspaces[n], &s.grids[n], 0, block, conv);
