@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::sketch_values::{arrays, sketch_arguments, sketch_in};
+use super::sketch_values::{sketch_arguments, sketch_in};
 use crate::arrow::array::{Array, ArrayRef, Int64Array, StringArray, StructArray};
 use crate::arrow::buffer::NullBuffer;
 use crate::arrow::datatypes::{DataType, Field, Fields};
@@ -95,7 +95,7 @@ impl ScalarUDFImpl for Describe {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = arrays(&args.args)?;
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let rows = arrays.first().map_or(0, |a| a.len());
         let sketches = (0..rows).map(|row| sketch_in(&arrays[0], row)).collect::<Result<Vec<_>>>()?;
         let column = |(_, said): &(&str, Said)| -> ArrayRef {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::sketch_values::{arrays, sketch_arguments, sketch_in};
+use super::sketch_values::{sketch_arguments, sketch_in};
 use crate::arrow::array::{Array, ArrayRef, new_null_array};
 use crate::arrow::compute::concat;
 use crate::arrow::datatypes::DataType;
@@ -46,7 +46,7 @@ impl ScalarUDFImpl for Difference {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = arrays(&args.args)?;
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let rows = arrays.first().map_or(0, |a| a.len());
         let mut out: Vec<ArrayRef> = vec![new_null_array(&sketch::data_type(), 0)];
         for row in 0..rows {

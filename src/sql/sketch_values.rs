@@ -3,7 +3,6 @@
 use datafusion::common::cast::as_struct_array;
 use datafusion::common::plan_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::ColumnarValue;
 
 use crate::arrow::array::{Array, ArrayRef, StructArray};
 use crate::arrow::datatypes::DataType;
@@ -27,11 +26,6 @@ pub(super) fn sketch_arguments(name: &str, types: &[DataType], count: usize) -> 
         }
     }
     Ok(vec![sketch::data_type(); count])
-}
-
-/// The arguments as arrays of as many rows as the longest has, with a function that tells the sketch in a row of one of them.
-pub(super) fn arrays(args: &[ColumnarValue]) -> Result<Vec<ArrayRef>> {
-    ColumnarValue::values_to_arrays(args)
 }
 
 /// The sketch in row `row`; none for NULL.
