@@ -30,8 +30,8 @@ use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::{CastOptions, cast_with_options};
 use crate::arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
+use crate::kernels::sincos::fixed;
 use crate::rows::Shape;
-use crate::sketch::sincos::fixed;
 use crate::sketch::{
     COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums, Reservoir,
 };

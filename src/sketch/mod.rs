@@ -5,7 +5,6 @@ mod header;
 pub mod needs;
 pub(crate) mod projection;
 mod reservoir;
-pub(crate) mod sincos;
 mod sketcher;
 mod sums;
 
