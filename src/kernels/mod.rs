@@ -4,6 +4,7 @@ mod augment;
 mod characteristic;
 mod conv_block;
 mod groups;
+mod ridge;
 mod second_moments;
 mod simd;
 pub(crate) mod sincos;
@@ -12,6 +13,7 @@ pub use augment::Transform;
 pub use characteristic::{CosSin, Frequencies, characteristic, characteristic_learned, characteristic_reference};
 pub use conv_block::{Wants, conv_block, conv_block_reference};
 pub use groups::Groups;
+pub use ridge::ridge_solve;
 pub use second_moments::{MOMENT_BOUND, second_moments};
 pub use sincos::COS_SCALE;
 
