@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::kernels::conv_block::for_each;
 use crate::kernels::conv_block::product::PASS;
 use crate::kernels::conv_block::tiles::multiply;
-use crate::kernels::simd::Path;
+use crate::kernels::simd::{Path, prefetch};
 
 /// Rows that pass a block of frequencies before the next: their angles stay in the second cache. Whole tiles on every path.
 const ROWS: usize = 528;
@@ -109,7 +109,7 @@ impl Packed {
     /// Each angle is summed over features in order and in passes of a fixed length: the same bits whatever other rows there are.
     pub fn angles(&self, rows: &[f32], block: usize, to: &mut [f32]) {
         let (d, nr) = (self.feature_len, self.nr());
-        let t = &self.values[block * d * nr..(block + 1) * d * nr];
+        let t = &self.values[block * d * nr..];
         for (rows, to) in rows.chunks(ROWS * d).zip(to.chunks_mut(ROWS * nr)) {
             product(self.path, rows, rows.len() / d, d, t, to);
         }
@@ -211,13 +211,16 @@ impl Packed {
     }
 }
 
-/// `x` `[n, k]` times packed `w` `[k][NR]`: `[n][NR]`, n in whole tiles.
+/// `x` `[n, k]` times packed `w` `[k][NR]`: `[n][NR]`, n in whole tiles. What lies after `w` is taken for what the next call wants.
 fn product(path: Path, x: &[f32], n: usize, k: usize, w: &[f32], to: &mut [f32]) {
     let (mr, nr) = path.tile();
     let offsets: Vec<usize> = (0..n.next_multiple_of(mr)).map(|i| i.min(n - 1) * k).collect();
     for first in (0..k).step_by(PASS / nr) {
         let length = (PASS / nr).min(k - first);
-        let w = &w[first * nr..(first + length) * nr];
+        let (before, after) = w.split_at((first + length) * nr);
+        // The frequencies come from memory: while a pass is computed, the next is on its way.
+        prefetch(&after[..after.len().min(PASS)]);
+        let w = &before[first * nr..];
         multiply(path, x, &offsets, &[first], length, w, 0, &mut to[..offsets.len() * nr], first > 0);
     }
 }
