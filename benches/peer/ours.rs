@@ -9,7 +9,9 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use datafusion_distill::extract::ConvNet;
-use datafusion_distill::kernels::{Wants, conv_block_reference, path, second_moments};
+use datafusion_distill::kernels::{
+    Frequencies, Groups, MOMENT_BOUND, Wants, characteristic, conv_block_reference, path, second_moments,
+};
 use datafusion_distill::random::{normal, stream};
 use datafusion_distill::synthesize::{Optimizer, Sgd};
 use serde::Deserialize;
@@ -33,6 +35,8 @@ type Step = Box<dyn FnMut() -> Result<()> + Send>;
 
 const CLASSES: usize = 10;
 const MOMENTS: usize = 1024;
+const FEATURES: usize = 2048;
+const FREQUENCIES: usize = 4096;
 
 fn values(purpose: &str, shape: &[usize], scale: f64) -> Result<Tensor> {
     let values = normal(&mut stream(1, purpose), shape.iter().product());
@@ -56,6 +60,41 @@ fn plain(net: &ConvNet, x: &Tensor) -> Result<Tensor> {
         x = conv_block_reference(&x, weight, affine, if n == 0 && net.input()[0] == 1 { 3 } else { 1 })?;
     }
     x.flatten_from(1)
+}
+
+/// Features of length 1, one class, and frequencies.
+fn features(case: &Case) -> Result<(Tensor, Frequencies, Groups)> {
+    let features = values("features", &[case.rows, FEATURES], 1.0 / (FEATURES as f64).sqrt())?;
+    let frequencies = normal(&mut stream(1, "frequencies"), FEATURES * FREQUENCIES);
+    let frequencies = Frequencies::new(&frequencies, FEATURES, FREQUENCIES, &Device::Cpu)?;
+    Ok((features, frequencies, Groups::new(&[case.rows])))
+}
+
+fn characteristic_function(case: &Case) -> Result<Step> {
+    let (features, frequencies, groups) = features(case)?;
+    Ok(Box::new(move || characteristic(&features, &frequencies, &groups).map(drop)))
+}
+
+fn characteristic_gradient(case: &Case) -> Result<Step> {
+    let (features, frequencies, groups) = features(case)?;
+    let features = Var::from_tensor(&features)?;
+    let weights = values("weights", &[2, FREQUENCIES], 1.0)?;
+    Ok(Box::new(move || {
+        let (real, imaginary) = characteristic(features.as_tensor(), &frequencies, &groups)?;
+        let loss = ((real * weights.narrow(0, 0, 1)?)? + (imaginary * weights.narrow(0, 1, 1)?)?)?;
+        loss.sum_all()?.backward().map(drop)
+    }))
+}
+
+fn moments(case: &Case) -> Result<Step> {
+    let rows: Vec<f32> = values("moments", &[case.rows * MOMENTS], 500.0)?.to_vec1()?;
+    let bound = f32::from(MOMENT_BOUND);
+    let rows: Vec<i16> = rows.into_iter().map(|v| v.clamp(-bound, bound) as i16).collect();
+    let mut sums = vec![0; MOMENTS * (MOMENTS + 1) / 2];
+    Ok(Box::new(move || {
+        second_moments(&rows, MOMENTS, &mut sums);
+        Ok(())
+    }))
 }
 
 fn prepare(case: &Case) -> Result<Step> {
@@ -97,15 +136,9 @@ fn prepare(case: &Case) -> Result<Step> {
                 sgd.step(&variables.iter().map(gradient).collect::<Result<Vec<_>>>()?, 0.01)
             })
         }
-        "second moments" => {
-            let features = normal(&mut stream(1, "features"), case.rows * MOMENTS);
-            let features: Vec<i16> = features.iter().map(|v| (v * 400.0).clamp(-2047.0, 2047.0) as i16).collect();
-            let mut sums = vec![0i64; MOMENTS * (MOMENTS + 1) / 2];
-            Box::new(move || {
-                second_moments(&features, MOMENTS, &mut sums);
-                Ok(())
-            })
-        }
+        "characteristic function" => characteristic_function(case)?,
+        "characteristic function, gradient" => characteristic_gradient(case)?,
+        "second moments" => moments(case)?,
         _ => candle_core::bail!("no case '{}'", case.case),
     })
 }
@@ -120,6 +153,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
         let case: Case = serde_json::from_str(&line)?;
         if prepared.as_ref().is_none_or(|(before, ..)| *before != case) {
+            prepared = None;
             let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build()?;
             let step = pool.install(|| prepare(&case))?;
             prepared = Some((case.clone(), pool, step));

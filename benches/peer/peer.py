@@ -82,6 +82,29 @@ def pictures(case, layout):
     return torch.randn(case["rows"], case["channels"], case["side"], case["side"]).to(memory_format=layout)
 
 
+def characteristic(case, _):
+    phi, frequencies = F.normalize(torch.randn(case["rows"], 2048)), torch.randn(2048, 4096)
+
+    def step():
+        with torch.inference_mode():
+            angles = phi @ frequencies
+            angles.cos().sum(0), angles.sin().sum(0)
+
+    return step
+
+
+def characteristic_gradient(case, _):
+    phi = F.normalize(torch.randn(case["rows"], 2048)).requires_grad_()
+    frequencies, weights = torch.randn(2048, 4096), torch.randn(2, 4096)
+
+    def step():
+        phi.grad = None
+        angles = phi @ frequencies
+        (weights[0] * angles.cos().sum(0) + weights[1] * angles.sin().sum(0)).sum().backward()
+
+    return step
+
+
 def second_moments(case, _):
     phi = torch.randn(case["rows"], 1024)
 
@@ -96,6 +119,8 @@ STEPS = {
     "forward": forward,
     "input gradient": input_gradient,
     "training step": training_step,
+    "characteristic function": characteristic,
+    "characteristic function, gradient": characteristic_gradient,
     "second moments": second_moments,
 }
 PICTURES = {"forward", "input gradient", "training step"}
@@ -115,6 +140,8 @@ def cases():
                 for threads in (1, 2):
                     yield {"case": "training step", "rows": rows, "threads": threads, **net}, 2.2
     for threads in (1, 2):
+        yield {"case": "characteristic function", "rows": 256, "threads": threads}, 1.1
+        yield {"case": "characteristic function, gradient", "rows": 256, "threads": threads}, 1.0
         yield {"case": "second moments", "rows": 1024, "threads": threads}, 1.0
 
 

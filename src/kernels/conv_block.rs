@@ -7,9 +7,9 @@
 mod backward;
 mod convolution;
 mod forward;
-mod product;
+pub(super) mod product;
 mod stack;
-mod tiles;
+pub(super) mod tiles;
 mod winograd;
 
 #[cfg(test)]
@@ -269,13 +269,16 @@ impl Drop for ConvBlock {
 }
 
 /// The values of a contiguous f32 storage.
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("conv_block: not contiguous") };
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 /// Calls `f` with the values of contiguous f32 tensors on the CPU.
-fn with_slices<const N: usize, T>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> Result<T>) -> Result<T> {
+pub(super) fn with_slices<const N: usize, T>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> Result<T>,
+) -> Result<T> {
     let guards = tensors.map(Tensor::storage_and_layout);
     let mut slices = [&[] as &[f32]; N];
     for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
@@ -286,7 +289,7 @@ fn with_slices<const N: usize, T>(tensors: [&Tensor; N], f: impl FnOnce([&[f32];
 }
 
 /// Calls `f` on each item, with one scratch for each thread: on the current rayon pool or here, with the same results.
-fn for_each<T: Send, S>(
+pub(super) fn for_each<T: Send, S>(
     parallel: bool,
     items: Vec<T>,
     scratch: impl Fn() -> S + Send + Sync,

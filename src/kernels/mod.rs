@@ -2,14 +2,22 @@
 
 mod arena;
 mod augment;
+mod characteristic;
 mod conv_block;
+mod groups;
+mod ridge;
 mod second_moments;
 mod simd;
+pub(crate) mod sincos;
 
 pub use arena::Arena;
 pub use augment::Transform;
+pub use characteristic::{CosSin, Frequencies, characteristic, characteristic_learned, characteristic_reference};
 pub use conv_block::{ConvStack, Wants, conv_block, conv_block_reference};
+pub use groups::Groups;
+pub use ridge::ridge_solve;
 pub use second_moments::{MOMENT_BOUND, second_moments};
+pub use sincos::COS_SCALE;
 
 /// The kernel path of the CPU (`avx512`, `avx2`, `neon` or `portable`): part of the numerics tag of a sketch, since bits are the same only
 /// along one path. The environment variable `DISTILL_KERNELS` can name a narrower one; it is read once.

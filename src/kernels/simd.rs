@@ -86,6 +86,18 @@ impl Path {
     }
 }
 
+/// Asks for `values` to be brought to the second cache, where the processor can; else nothing.
+pub(super) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// A vector of f32 lanes in one register.
 ///
 /// # Safety
@@ -107,6 +119,14 @@ pub(super) trait Simd: Copy {
     unsafe fn relu(z: Self::V) -> Self::V;
     /// `v` where `z > 0`, else 0.
     unsafe fn where_positive(z: Self::V, v: Self::V) -> Self::V;
+    /// `v` clamped to `[-1, 1]`; NaN stays NaN.
+    unsafe fn clamp_unit(v: Self::V) -> Self::V;
+    /// `odd` where the lowest bit of `bits` is set, else `even`.
+    unsafe fn where_odd(bits: Self::V, odd: Self::V, even: Self::V) -> Self::V;
+    /// `v`, negated where the second lowest bit of `bits` is set.
+    unsafe fn negate_by_second_bit(bits: Self::V, v: Self::V) -> Self::V;
+    /// Adds `v`, `|v| <= 2^30`, rounded to the nearest integers (ties to even), to `LANES` integers.
+    unsafe fn add_rounded(to: *mut i64, v: Self::V);
 }
 
 /// Lanes of plain Rust, which every compiler target turns into what it has.
@@ -155,6 +175,24 @@ impl<const N: usize> Simd for Plain<N> {
     unsafe fn where_positive(z: Self::V, v: Self::V) -> Self::V {
         std::array::from_fn(|i| if z[i] > 0.0 { v[i] } else { 0.0 })
     }
+    #[inline(always)]
+    unsafe fn clamp_unit(v: Self::V) -> Self::V {
+        v.map(|v| v.clamp(-1.0, 1.0))
+    }
+    #[inline(always)]
+    unsafe fn where_odd(bits: Self::V, odd: Self::V, even: Self::V) -> Self::V {
+        std::array::from_fn(|i| if bits[i].to_bits() & 1 == 1 { odd[i] } else { even[i] })
+    }
+    #[inline(always)]
+    unsafe fn negate_by_second_bit(bits: Self::V, v: Self::V) -> Self::V {
+        std::array::from_fn(|i| f32::from_bits(v[i].to_bits() ^ ((bits[i].to_bits() & 2) << 30)))
+    }
+    #[inline(always)]
+    unsafe fn add_rounded(to: *mut i64, v: Self::V) {
+        // SAFETY: the caller vouches for N integers.
+        let to = unsafe { &mut *to.cast::<[i64; N]>() };
+        to.iter_mut().zip(v).for_each(|(to, v)| *to += super::sincos::fixed(f64::from(v)));
+    }
 }
 
 /// An implementation of [`Simd`] whose functions are one intrinsic each.
@@ -195,6 +233,21 @@ mod x86 {
         // max gives its second operand when either is NaN.
         relu(z: __m256) -> __m256 = _mm256_max_ps(_mm256_setzero_ps(), z);
         where_positive(z: __m256, v: __m256) -> __m256 = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(z, _mm256_setzero_ps()), v);
+        clamp_unit(v: __m256) -> __m256 = _mm256_min_ps(_mm256_set1_ps(1.0), _mm256_max_ps(_mm256_set1_ps(-1.0), v));
+        where_odd(bits: __m256, odd: __m256, even: __m256) -> __m256 =
+            _mm256_blendv_ps(even, odd, _mm256_castsi256_ps(_mm256_slli_epi32::<31>(_mm256_castps_si256(bits))));
+        negate_by_second_bit(bits: __m256, v: __m256) -> __m256 = {
+            let signs = _mm256_castsi256_ps(_mm256_slli_epi32::<30>(_mm256_castps_si256(bits)));
+            _mm256_xor_ps(v, _mm256_and_ps(signs, _mm256_set1_ps(-0.0)))
+        };
+        add_rounded(to: *mut i64, v: __m256) -> () = {
+            let rounded = _mm256_cvtps_epi32(v);
+            let halves = [_mm256_castsi256_si128(rounded), _mm256_extracti128_si256::<1>(rounded)];
+            for (half, to) in halves.into_iter().zip([to, to.add(4)]) {
+                let sum = _mm256_add_epi64(_mm256_loadu_si256(to.cast()), _mm256_cvtepi32_epi64(half));
+                _mm256_storeu_si256(to.cast(), sum);
+            }
+        };
     }
 
     intrinsics! {
@@ -208,6 +261,21 @@ mod x86 {
         fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         relu(z: __m512) -> __m512 = _mm512_max_ps(_mm512_setzero_ps(), z);
         where_positive(z: __m512, v: __m512) -> __m512 = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(z, _mm512_setzero_ps()), v);
+        clamp_unit(v: __m512) -> __m512 = _mm512_min_ps(_mm512_set1_ps(1.0), _mm512_max_ps(_mm512_set1_ps(-1.0), v));
+        where_odd(bits: __m512, odd: __m512, even: __m512) -> __m512 =
+            _mm512_mask_blend_ps(_mm512_test_epi32_mask(_mm512_castps_si512(bits), _mm512_set1_epi32(1)), even, odd);
+        negate_by_second_bit(bits: __m512, v: __m512) -> __m512 = {
+            let signs = _mm512_and_si512(_mm512_slli_epi32::<30>(_mm512_castps_si512(bits)), _mm512_set1_epi32(i32::MIN));
+            _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), signs))
+        };
+        add_rounded(to: *mut i64, v: __m512) -> () = {
+            let rounded = _mm512_cvtps_epi32(v);
+            let halves = [_mm512_castsi512_si256(rounded), _mm512_extracti64x4_epi64::<1>(rounded)];
+            for (half, to) in halves.into_iter().zip([to, to.add(8)]) {
+                let sum = _mm512_add_epi64(_mm512_loadu_si512(to.cast()), _mm512_cvtepi32_epi64(half));
+                _mm512_storeu_si512(to.cast(), sum);
+            }
+        };
     }
 }
 #[cfg(target_arch = "x86_64")]
@@ -230,6 +298,18 @@ mod arm {
         relu(z: float32x4_t) -> float32x4_t = vmaxq_f32(z, vdupq_n_f32(0.0));
         where_positive(z: float32x4_t, v: float32x4_t) -> float32x4_t =
             vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(z), vreinterpretq_u32_f32(v)));
+        clamp_unit(v: float32x4_t) -> float32x4_t = vminq_f32(vdupq_n_f32(1.0), vmaxq_f32(vdupq_n_f32(-1.0), v));
+        where_odd(bits: float32x4_t, odd: float32x4_t, even: float32x4_t) -> float32x4_t =
+            vbslq_f32(vtstq_u32(vreinterpretq_u32_f32(bits), vdupq_n_u32(1)), odd, even);
+        negate_by_second_bit(bits: float32x4_t, v: float32x4_t) -> float32x4_t = {
+            let signs = vandq_u32(vshlq_n_u32::<30>(vreinterpretq_u32_f32(bits)), vdupq_n_u32(1 << 31));
+            vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(v), signs))
+        };
+        add_rounded(to: *mut i64, v: float32x4_t) -> () = {
+            let rounded = vcvtnq_s32_f32(v);
+            vst1q_s64(to, vaddw_s32(vld1q_s64(to), vget_low_s32(rounded)));
+            vst1q_s64(to.add(2), vaddw_high_s32(vld1q_s64(to.add(2)), rounded));
+        };
     }
 }
 #[cfg(target_arch = "aarch64")]

@@ -1,11 +1,10 @@
 //! Synthetic features and a sketch flow in, a loss flows out: one file a family.
 
 mod characteristic;
-mod groups;
 mod mean;
 
+pub use crate::kernels::Groups;
 pub use characteristic::Characteristic;
-pub use groups::Groups;
 pub use mean::Mean;
 
 use candle_core::{Result, Tensor};

@@ -30,7 +30,7 @@ fn sketch(header: &Header, rows: u64) -> ClassSketch {
         for r in 0..rows {
             let value = r as f32 + m as f32 * 0.25 - 3.0;
             s.clipped += member.add_embedding(&vec![value * 1000.0; header.recipe.feature_len()]);
-            crate::sketch::sincos::add(&vec![value; header.frequencies], &mut member.cos, &mut member.sin);
+            crate::kernels::sincos::add(&vec![value; header.frequencies], &mut member.cos, &mut member.sin);
         }
     }
     for r in 0..rows {

@@ -67,8 +67,9 @@ fn spread(re: f64, im: f64, count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::sincos;
     use crate::random;
-    use crate::sketch::{Reservoir, sincos};
+    use crate::sketch::Reservoir;
 
     const FREQUENCIES: usize = 256;
 

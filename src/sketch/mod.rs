@@ -10,7 +10,6 @@ mod origin;
 pub(crate) mod projection;
 mod reservoir;
 mod schema_bytes;
-pub(crate) mod sincos;
 mod sketcher;
 mod sums;
 

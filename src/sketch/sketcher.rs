@@ -10,14 +10,14 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::extract::Pool;
-use crate::kernels::{self, Wants};
+use crate::kernels::{self, CosSin, Frequencies, Wants};
 use crate::options::Options;
 use crate::rows::Rows;
 use crate::rows::table::Missing;
 use crate::sketch::moments::{MomentSums, rows_after};
-use crate::sketch::projection::{self, Frequencies};
+use crate::sketch::projection;
 use crate::sketch::sums::count_after;
-use crate::sketch::{ClassSketch, Header, MemberSums, Reservoir, needs, sincos};
+use crate::sketch::{ClassSketch, Header, MemberSums, Reservoir, needs};
 
 /// Rows that go through an extractor at a time: fixed, and zero-padded where a kernel isn't row-wise, so that a row's features never
 /// depend on the batch it came in.
@@ -77,7 +77,7 @@ impl Sketcher {
         let members = if header.frequencies == 0 { 0 } else { header.recipe.extractors };
         let frequencies = (0..members)
             .into_par_iter()
-            .map(|member| Frequencies::draw(&header, member, pool.device()))
+            .map(|member| projection::draw(&header, member, pool.device()))
             .collect::<Result<_>>()?;
         let missing = header.missing();
         Ok(Self { pool, header, frequencies, missing, moments })
@@ -90,7 +90,7 @@ impl Sketcher {
 
     /// Bytes of memory it holds beside the pool.
     pub fn bytes(&self) -> usize {
-        let frequencies = self.frequencies.iter().map(|f| 4 * f.feature_len * f.count).sum::<usize>();
+        let frequencies = self.frequencies.iter().map(Frequencies::bytes).sum::<usize>();
         frequencies + self.moments.as_ref().map_or(0, MomentSums::bytes)
     }
 
@@ -153,7 +153,7 @@ impl Sketcher {
 
     /// The frequencies of extractor `member`, `[feature_len, frequencies]`, on the pool's device: t ~ N(0, I), for L2-normalised features.
     pub fn frequencies(header: &Header, member: usize, device: &Device) -> Result<Tensor> {
-        Frequencies::draw(header, member, device)?.tensor(device)
+        Ok(projection::draw(header, member, device)?.tensor(device)?)
     }
 
     fn check(&self, rows: &Rows, classes: &[usize], sketches: &[ClassSketch]) -> Result<()> {
@@ -275,42 +275,13 @@ impl MemberFold<'_> {
             }
             times.sketch += start.elapsed();
             if let Some(frequencies) = frequencies.get(self.member) {
-                times.sketch += self.add_characteristic(frequencies, &normalised, classes, sums)?;
+                let start = ThreadTime::now();
+                let mut to: Vec<_> = sums.iter_mut().map(|s| CosSin { cos: &mut s.cos, sin: &mut s.sin }).collect();
+                frequencies.add(&normalised, classes, &mut to, self.parallel)?;
+                times.sketch += start.elapsed() * threads;
             }
         }
         Ok((times, clipped))
-    }
-
-    /// Adds the cosines and sines of `normalised` `[MICRO_BATCH, feature_len]`, zero-padded after `classes.len()` rows.
-    fn add_characteristic(
-        &self,
-        frequencies: &Frequencies,
-        normalised: &[f32],
-        classes: &[usize],
-        sums: &mut [&mut MemberSums],
-    ) -> Result<Duration> {
-        let mut time = Duration::ZERO;
-        let mut add = |angles: &[f32], block: std::ops::Range<usize>| {
-            for (angles, class) in angles.chunks(block.len()).zip(classes) {
-                let MemberSums { cos, sin, .. } = &mut *sums[*class];
-                sincos::add(angles, &mut cos[block.clone()], &mut sin[block.clone()]);
-            }
-        };
-        let start = ThreadTime::now();
-        if let Some(tensor) = frequencies.on_device() {
-            let rows = Tensor::from_slice(normalised, (MICRO_BATCH, frequencies.feature_len), tensor.device())?;
-            add(&rows.matmul(tensor)?.flatten_all()?.to_vec1()?, 0..frequencies.count);
-        } else if self.parallel {
-            let blocks = projection::blocks(frequencies.count);
-            let angles: Vec<_> = blocks.par_iter().map(|b| frequencies.angles(normalised, b.clone())).collect();
-            time += start.elapsed() * (rayon::current_num_threads() as u32 - 1);
-            blocks.into_iter().zip(angles).for_each(|(block, angles)| add(&angles, block));
-        } else {
-            for block in projection::blocks(frequencies.count) {
-                add(&frequencies.angles(normalised, block.clone()), block);
-            }
-        }
-        Ok(time + start.elapsed())
     }
 }
 

@@ -3,16 +3,15 @@
 //! Integer addition is associative: any order, any split and any merge tree of the same rows give the same bits.
 
 use crate::error::{Error, Result};
+pub use crate::kernels::COS_SCALE;
+use crate::kernels::sincos::fixed;
 use crate::sketch::moments::{UNITS, rows_after};
-use crate::sketch::sincos::fixed;
 use crate::sketch::{Header, Kept, MomentsHeader, Reservoir};
 
 /// Fixed-point units per 1.0 of an embedding.
 pub const EMBEDDING_SCALE: f64 = (1u64 << 20) as f64;
 /// Embeddings are clipped to +-this, and the clipped values counted.
 pub const EMBEDDING_BOUND: f32 = 4096.0;
-/// Fixed-point units per 1.0 of a cosine or sine.
-pub const COS_SCALE: f64 = (1u64 << 30) as f64;
 /// Most rows in one sketch: with it no sum can overflow (2^30 rows of at most 2^32 units each).
 pub const MAX_COUNT: u64 = 1 << 30;
 
@@ -309,7 +308,7 @@ mod tests {
             s.count = count_after(s.count, 1).unwrap();
             s.clipped += s.members[0].add_embedding(row);
             let MemberSums { cos, sin, .. } = &mut s.members[0];
-            crate::sketch::sincos::add(row, cos, sin);
+            crate::kernels::sincos::add(row, cos, sin);
             s.reservoir.offer(Reservoir::hash(1, row, &[]), 1, row, &[]);
         }
         s

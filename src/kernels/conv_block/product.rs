@@ -91,7 +91,7 @@ impl Blocks {
 }
 
 /// The most floats of weights in one pass over the pixels: they stay in the first cache, with room for pixels.
-pub(super) const PASS: usize = 18 * 256;
+pub(in crate::kernels) const PASS: usize = 18 * 256;
 
 /// A product of gathered pixels with packed weights, for a whole plane of results.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::kernels::simd::{Path, Simd, kernel};
 /// `offsets` comes in whole tiles (a multiple of MR), `y` is `[offsets.len()][NR]`. Each element is summed over runs in order, from 0,
 /// and then added to what `y` holds if `accumulate`: the same bits whatever else is computed beside it.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn multiply(
+pub(in crate::kernels) fn multiply(
     path: Path,
     x: &[f32],
     offsets: &[usize],

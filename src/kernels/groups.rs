@@ -38,6 +38,11 @@ impl Groups {
         self.offsets[class]..self.offsets[class + 1]
     }
 
+    /// Where each class begins, and the number of rows at the end: `[classes + 1]`.
+    pub(super) fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
     /// The class of row `row`, which is less than [`Groups::rows`].
     pub fn class_of(&self, row: usize) -> usize {
         self.offsets.partition_point(|offset| *offset <= row) - 1
