@@ -153,7 +153,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
         let case: Case = serde_json::from_str(&line)?;
         if prepared.as_ref().is_none_or(|(before, ..)| *before != case) {
-            prepared = None;
+            drop(prepared.take());
             let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build()?;
             let step = pool.install(|| prepare(&case))?;
             prepared = Some((case.clone(), pool, step));
