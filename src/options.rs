@@ -8,6 +8,7 @@ mod choices;
 mod contradictions;
 mod declared;
 mod specs;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -15,10 +16,12 @@ mod value;
 
 pub use choices::{
     Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, PoolKind,
+    Term,
 };
 pub use contradictions::check_given;
 pub use declared::{Declared, ImageSize, Range, Ranges};
 pub use specs::{Kind, OptionSpec, SPECS};
+pub use terms::Terms;
 pub use value::{AUGMENTS, Value};
 
 use std::sync::Arc;
@@ -39,6 +42,7 @@ pub struct Options {
     pub exclude: Vec<String>,
     pub classes: Option<Vec<String>>,
     pub method: Method,
+    pub terms: Option<Terms>,
     pub steps: Option<usize>,
     pub extractors: Option<usize>,
     pub network: Network,
@@ -61,7 +65,7 @@ pub struct Options {
     pub curve: Curve,
     pub encoding: Encoding,
     pub reservoir_per_class: Option<usize>,
-    pub moments: Moments,
+    pub moments: Option<Moments>,
     pub moment_dim: Option<usize>,
     pub input: Option<Input>,
     pub on_null: OnNull,
@@ -95,6 +99,7 @@ impl Default for Options {
             exclude: vec![],
             classes: None,
             method: Method::Auto,
+            terms: None,
             steps: None,
             extractors: None,
             network: Network::Auto,
@@ -116,7 +121,7 @@ impl Default for Options {
             curve: Curve::Auto,
             encoding: Encoding::Source,
             reservoir_per_class: None,
-            moments: Moments::None,
+            moments: None,
             moment_dim: None,
             input: None,
             on_null: OnNull::Error,

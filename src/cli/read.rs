@@ -6,12 +6,13 @@ use datafusion::common::Column;
 use datafusion::prelude::{DataFrame, Expr, SessionContext};
 use futures::TryStreamExt;
 
+use crate::arrow::array::ArrayRef;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
 use crate::options::{Curve, Options};
-use crate::rows::{Decoder, Layout, Profile, Rows, Shape, TableScaling};
+use crate::rows::{Decoder, Layout, Profile, Rows, SOFT_LABEL, Shape, TableScaling, soft_labels};
 use crate::sql;
 
 /// Rows that are decoded at a time.
@@ -26,7 +27,7 @@ pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &O
         read.push((*source, sql::read(ctx, source).await?));
     }
     let Some((first, (_, schema))) = read.first() else { return Ok(vec![]) };
-    let unweighted = without_weight(schema, options);
+    let unweighted = without_added(schema, options);
     let layout = Layout::infer(schema, &unweighted)?;
     let options = match layout.single() {
         Some(_) => options.clone(),
@@ -53,14 +54,15 @@ pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &O
     opened.iter().map(|source| source.dataset(scaling.as_ref())).collect()
 }
 
-/// The options that leave out the column of weights that a job has added to rows of `schema`, unless they name it: it tells of the other
-/// rows of the class, and the test rows have none.
-fn without_weight(schema: &SchemaRef, options: &Options) -> Options {
+/// The options that leave out the columns that a job has added to rows of `schema`, unless they name them: weights tell of the other rows of the
+/// class, soft labels aren't features, and the test rows have neither.
+fn without_added(schema: &SchemaRef, options: &Options) -> Options {
     let mut options = options.clone();
-    if let Some(weight) = sql::weight_column(schema).filter(|name| schema.column_with_name(name).is_some()) {
+    let weight = sql::weight_column(schema).filter(|name| schema.column_with_name(name).is_some());
+    for added in weight.into_iter().chain(sql::has_soft_labels(schema).then(|| SOFT_LABEL.to_string())) {
         let named = options.features.iter().flatten().chain(&options.exclude).chain(&options.label);
-        if !named.into_iter().any(|name| *name == weight) {
-            options.exclude.push(weight);
+        if !named.into_iter().any(|name| *name == added) {
+            options.exclude.push(added);
         }
     }
     options
@@ -82,19 +84,26 @@ struct Source {
     decoder: Decoder,
     /// The features, then the label.
     batches: Vec<RecordBatch>,
+    /// The soft labels of each batch, where there are any.
+    soft: Vec<ArrayRef>,
 }
 
 impl Source {
     async fn open(name: &str, frame: DataFrame, schema: &SchemaRef, options: &Options) -> Outcome<Self> {
         let layout = Layout::infer(schema, options)?;
         let decoder = Decoder::new(&layout, options)?;
-        let columns: Vec<Expr> = layout
-            .projection()
-            .into_iter()
-            .map(|i| Expr::Column(Column::from_name(layout.schema.field(i).name())))
-            .collect();
-        let batches = frame.select(columns)?.execute_stream().await?.try_collect().await?;
-        Ok(Self { name: name.into(), layout, decoder, batches })
+        let column = |name: &str| Expr::Column(Column::from_name(name));
+        let mut columns: Vec<Expr> =
+            layout.projection().into_iter().map(|i| column(layout.schema.field(i).name())).collect();
+        let count = columns.len();
+        columns.extend(sql::has_soft_labels(schema).then(|| column(SOFT_LABEL)));
+        let read: Vec<RecordBatch> = frame.select(columns)?.execute_stream().await?.try_collect().await?;
+        let (mut batches, mut soft) = (vec![], vec![]);
+        for batch in read {
+            soft.extend(batch.columns().get(count).cloned());
+            batches.push(batch.project(&(0..count).collect::<Vec<_>>())?);
+        }
+        Ok(Self { name: name.into(), layout, decoder, batches, soft })
     }
 
     /// Its rows, as numbers that a network can be trained on.
@@ -119,7 +128,20 @@ impl Source {
             }
             first_row += batch.num_rows() as u64;
         }
-        Ok(Dataset::from_rows(&self.name, batches)?)
+        let skipped: u64 = batches.iter().map(|rows| rows.skipped as u64).sum();
+        let set = Dataset::from_rows(&self.name, batches)?;
+        if self.soft.is_empty() {
+            return Ok(set);
+        }
+        if skipped > 0 {
+            let message = format!("{}: {skipped} rows have no label or feature, and yet soft labels", self.name);
+            return Err(crate::Error::Data(message).into());
+        }
+        let mut shares = vec![];
+        for column in &self.soft {
+            shares.extend(soft_labels(&self.name, column, set.classes.len())?);
+        }
+        Ok(set.with_soft_labels(shares))
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Dataset {
     pub labels: Vec<usize>,
     /// The label values, ascending.
     pub classes: Vec<Label>,
+    /// `[labels.len(), classes.len()]`: each row's shares of the classes, where it has any; networks are then trained on them in place of `labels`.
+    pub soft: Option<Vec<f32>>,
 }
 
 impl Dataset {
@@ -39,7 +41,12 @@ impl Dataset {
         }
         let labels = row_labels.iter().map(|label| numbers[label]).collect();
         let classes = numbers.into_keys().cloned().collect();
-        Ok(Self { shape, values, labels, classes })
+        Ok(Self { shape, values, labels, classes, soft: None })
+    }
+
+    /// The set with `shares` `[rows, classes]` of the classes.
+    pub fn with_soft_labels(self, shares: Vec<f32>) -> Self {
+        Self { soft: Some(shares), ..self }
     }
 
     /// How many rows.
@@ -73,6 +80,10 @@ impl Dataset {
             values: positions.iter().flat_map(|i| self.row(*i)).copied().collect(),
             labels: positions.iter().map(|i| self.labels[*i]).collect(),
             classes: self.classes.clone(),
+            soft: self.soft.as_ref().map(|soft| {
+                let row = |i: usize| &soft[i * self.classes.len()..(i + 1) * self.classes.len()];
+                positions.iter().flat_map(|i| row(*i)).copied().collect()
+            }),
         }
     }
 }

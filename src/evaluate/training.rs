@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use candle_nn::loss::cross_entropy;
+use candle_nn::ops::log_softmax;
 use rand::seq::SliceRandom;
 
 use crate::error::{Error, Result};
@@ -277,8 +278,7 @@ fn fit(
                 let dims = [channels, height, width];
                 x = Transform::per_row(augment, rows.len(), dims, &mut augmentation).apply(&x)?;
             }
-            let labels: Vec<u32> = rows.iter().map(|i| set.labels[*i] as u32).collect();
-            let loss = cross_entropy(&network.logits(&x)?, &Tensor::from_vec(labels, rows.len(), &config.device)?)?;
+            let loss = loss(&network.logits(&x)?, set, rows)?;
             let store = loss.backward()?;
             let gradients = network
                 .variables()
@@ -300,6 +300,18 @@ fn fit(
         }
     }
     Ok(network)
+}
+
+/// Mean cross-entropy of `logits` `[rows.len(), classes]` with the labels of `rows`: shares, where the set has them.
+fn loss(logits: &Tensor, set: &Dataset, rows: &[usize]) -> candle_core::Result<Tensor> {
+    let Some(soft) = &set.soft else {
+        let labels: Vec<u32> = rows.iter().map(|i| set.labels[*i] as u32).collect();
+        return cross_entropy(logits, &Tensor::from_vec(labels, rows.len(), logits.device())?);
+    };
+    let classes = set.classes.len();
+    let shares: Vec<f32> = rows.iter().flat_map(|i| &soft[i * classes..(i + 1) * classes]).copied().collect();
+    let shares = Tensor::from_vec(shares, (rows.len(), classes), logits.device())?;
+    (log_softmax(logits, D::Minus1)? * shares)?.sum_all()?.affine(-1.0 / rows.len() as f64, 0.0)
 }
 
 fn score(network: &Network, shape: Shape, standard: &[f32], labels: &[Option<u32>], device: &Device) -> Result<Scores> {

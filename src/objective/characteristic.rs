@@ -87,7 +87,7 @@ impl Objective for Characteristic {
         "characteristic"
     }
 
-    fn loss(&self, member: usize, features: &Tensor, groups: &Groups) -> candle_core::Result<Tensor> {
+    fn loss(&self, member: usize, features: &Tensor, groups: &Groups, _labels: &Tensor) -> candle_core::Result<Tensor> {
         let target = of_member(&self.targets, member)?;
         let frequencies = self.frequencies(member, features.device())?;
         let norm = (features.sqr()?.sum_keepdim(D::Minus1)? + NORM_EPSILON)?.sqrt()?;
@@ -163,7 +163,8 @@ mod tests {
                 })
                 .sum::<f64>()
                 / 450.0;
-            let loss = objective(&real_rows(), alpha, beta).loss(0, &synthetic, &Groups::new(&sizes)).unwrap();
+            let loss =
+                objective(&real_rows(), alpha, beta).loss(0, &synthetic, &Groups::new(&sizes), &synthetic).unwrap();
             let loss = loss.to_scalar::<f32>().unwrap();
             assert!((f64::from(loss) - expected).abs() < 1e-5, "{alpha} {beta}: {loss} {expected}");
         }
@@ -183,11 +184,11 @@ mod tests {
         let (objective, groups) = (objective(&real, 0.7, 0.3), Groups::new(&[7; 3]));
         for start in [real.clone(), real.zeros_like().unwrap()] {
             let var = Var::from_tensor(&start).unwrap();
-            let loss = objective.loss(0, var.as_tensor(), &groups).unwrap();
+            let loss = objective.loss(0, var.as_tensor(), &groups, &real).unwrap();
             let gradients = loss.backward().unwrap();
             let gradient: Vec<f32> = gradients.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             assert!(gradient.iter().all(|g| g.is_finite()) && loss.to_scalar::<f32>().unwrap().is_finite());
         }
-        assert!(objective.loss(0, &real, &groups).unwrap().to_scalar::<f32>().unwrap() < 1e-5);
+        assert!(objective.loss(0, &real, &groups, &real).unwrap().to_scalar::<f32>().unwrap() < 1e-5);
     }
 }

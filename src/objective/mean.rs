@@ -36,7 +36,7 @@ impl Objective for Mean {
         "mean"
     }
 
-    fn loss(&self, member: usize, features: &Tensor, groups: &Groups) -> candle_core::Result<Tensor> {
+    fn loss(&self, member: usize, features: &Tensor, groups: &Groups, _labels: &Tensor) -> candle_core::Result<Tensor> {
         (groups.mean(features)? - of_member(&self.targets, member)?)?.sqr()?.sum_all()
     }
 }
@@ -53,8 +53,8 @@ mod tests {
         let mean = Mean { targets: vec![target] };
         let groups = Groups::new(&[2, 1]);
         let features = Tensor::new(&[[1f32, 1.0], [3.0, 3.0], [0.0, 0.0]], &Device::Cpu).unwrap();
-        assert_eq!(mean.loss(0, &features, &groups).unwrap().to_scalar::<f32>().unwrap(), 2.0);
-        assert!(mean.loss(1, &features, &groups).unwrap_err().to_string().contains("extractor 1"));
+        assert_eq!(mean.loss(0, &features, &groups, &features).unwrap().to_scalar::<f32>().unwrap(), 2.0);
+        assert!(mean.loss(1, &features, &groups, &features).unwrap_err().to_string().contains("extractor 1"));
     }
 
     #[test]

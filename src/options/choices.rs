@@ -47,6 +47,8 @@ choice! {
         Mean = "mean" | "dm",
         /// Characteristic functions (neural characteristic function matching, Wang et al. 2025).
         Characteristic = "characteristic" | "ncfm",
+        /// The loss, on the real rows, of a ridge regression fitted to the synthetic ones (Nguyen et al. 2021; Zhou et al. 2022).
+        Ridge = "ridge" | "frepo" | "kip",
         /// Real rows, uniformly drawn.
         Random = "random",
         /// Real rows whose mean embedding follows the class's (Welling 2009).
@@ -55,6 +57,17 @@ choice! {
         KCenter = "k_center" | "k-center",
         /// Real rows nearest to the centres of k-means (Lloyd 1982).
         KMeans = "k_means" | "k-means",
+    }
+}
+choice! {
+    /// A term of the loss that synthetic rows are optimized by.
+    Term {
+        /// Mean embeddings.
+        Mean = "mean" | "dm",
+        /// Characteristic functions.
+        Characteristic = "characteristic" | "ncfm",
+        /// A ridge regression's loss.
+        Ridge = "ridge",
     }
 }
 choice! {
@@ -109,6 +122,8 @@ choice! {
     LabelKind {
         /// One class a row, in the source's own label column.
         Hard = "hard",
+        /// That, and a column `soft_label` with a share for each class, learned with the rows.
+        Soft = "soft",
     }
 }
 choice! {
@@ -173,7 +188,7 @@ impl Method {
     /// Whether it chooses real rows, in place of optimizing synthetic ones.
     pub fn selects(self) -> bool {
         match self {
-            Self::Auto | Self::Mean | Self::Characteristic => false,
+            Self::Auto | Self::Mean | Self::Characteristic | Self::Ridge => false,
             Self::Random | Self::Herding | Self::KCenter | Self::KMeans => true,
         }
     }

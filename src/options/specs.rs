@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::terms;
 use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
@@ -138,9 +139,16 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         method,
         Kind::Choice(Method::VALUES),
-        "What synthetic rows match: 'mean' embeddings (alias 'dm') or 'characteristic' functions (alias 'ncfm'); or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'. 'auto': 'herding' for tables, else 'characteristic'.",
+        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm') or the loss of a 'ridge' regression (alias 'frepo'); or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'. 'auto': 'herding' for tables, else 'characteristic'.",
         |n, v| Method::parse(n, &text(n, v)?),
         shown
+    ),
+    spec!(
+        terms,
+        Kind::Text,
+        "The terms of the loss, each with its weight, 'ridge=1,mean=0.1', some of 'mean', 'characteristic' and 'ridge'. Default: by method and ipc.",
+        |n, v| terms::parse(n, v).map(Some),
+        shown_option
     ),
     spec!(
         steps,
@@ -229,7 +237,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         label_kind,
         Kind::Choice(LabelKind::VALUES),
-        "What labels the synthetic rows carry: 'hard', one class a row.",
+        "What labels the synthetic rows carry: 'hard', one class a row; 'soft', beside it a column soft_label with a share for each class, learned with the rows.",
         |n, v| LabelKind::parse(n, &text(n, v)?),
         shown
     ),
@@ -285,14 +293,14 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         moments,
         Kind::Choice(Moments::VALUES),
-        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'. No objective uses them yet.",
-        |n, v| Moments::parse(n, &text(n, v)?),
-        shown
+        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'. Default: 'pooled' where the method needs them.",
+        |n, v| Moments::parse(n, &text(n, v)?).map(Some),
+        shown_option
     ),
     spec!(
         moment_dim,
         Kind::Integer,
-        "Dimensions that features are projected to, by seed, before their second moments are taken. Default: 256, or the features' length where that is less.",
+        "Dimensions that features are projected to, by seed, before their second moments are taken. Default: 1024 where the method needs them, else 256; the features' length where that is less.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
     ),

@@ -84,10 +84,24 @@ impl HuggingFace {
     }
 
     /// `metadata` with a further `column` of Float64, if it describes columns: `datasets` refuses a file that has others.
-    pub(super) fn with_number(mut self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+    pub(super) fn with_number(self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+        self.with_feature(metadata, column, json!({"dtype": "float64", "_type": "Value"}))
+    }
+
+    /// The metadata with a column of lists of f32 described too.
+    pub(super) fn with_numbers(self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+        self.with_feature(metadata, column, json!({"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}))
+    }
+
+    fn with_feature(
+        mut self,
+        metadata: &HashMap<String, String>,
+        column: &str,
+        feature: Value,
+    ) -> HashMap<String, String> {
         let mut metadata = metadata.clone();
         if let Some(features) = self.0.pointer_mut("/info/features").and_then(Value::as_object_mut) {
-            features.insert(column.into(), json!({"dtype": "float64", "_type": "Value"}));
+            features.insert(column.into(), feature);
             metadata.insert(KEY.into(), self.0.to_string());
         }
         metadata

@@ -10,6 +10,7 @@ mod layout;
 mod lists;
 mod picture;
 mod roles;
+mod soft_label;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,9 @@ pub use decode::{Decoder, Rows};
 pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
+pub use soft_label::{SOFT_LABEL, soft_label_array, soft_labels, with_soft_label_column};
 pub use table::{Profile, TableScaling};
-pub use weight::{append_weights, with_weight_column};
+pub use weight::{weight_array, with_weight_column};
 
 use serde::{Deserialize, Serialize};
 

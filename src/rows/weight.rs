@@ -1,10 +1,9 @@
-//! A schema or a batch of synthetic rows flows in; the same with a column of weights flows out.
+//! A schema of synthetic rows flows in; the same with a column of weights flows out.
 
 use std::sync::Arc;
 
-use crate::arrow::array::Float64Array;
+use crate::arrow::array::{ArrayRef, Float64Array};
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
@@ -25,19 +24,16 @@ pub fn with_weight_column(schema: &SchemaRef, options: &Options) -> Result<Schem
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
-/// `batch` as a batch of [`with_weight_column`]'s `schema`: with `weights`, one a row, if that has one column more.
-pub fn append_weights(batch: &RecordBatch, schema: &SchemaRef, weights: Vec<f64>) -> Result<RecordBatch> {
-    let mut columns = batch.columns().to_vec();
-    if schema.fields().len() > columns.len() {
-        columns.push(Arc::new(Float64Array::from(weights)));
-    }
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+/// `weights`, one a row, as that column.
+pub fn weight_array(weights: Vec<f64>) -> ArrayRef {
+    Arc::new(Float64Array::from(weights))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::arrow::array::Int64Array;
+    use crate::arrow::record_batch::RecordBatch;
 
     const FEATURES: &str = r#"{"info":{"features":{"label":{"dtype":"int64","_type":"Value"}}}}"#;
 
@@ -56,10 +52,8 @@ mod tests {
         assert_eq!(weighted.fields()[1].as_ref(), &Field::new("n", DataType::Float64, false));
         let json: serde_json::Value = serde_json::from_str(&weighted.metadata()["huggingface"]).unwrap();
         assert_eq!(json["info"]["features"]["n"]["dtype"], "float64");
-        let batch = RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
-        let appended = append_weights(&batch, &weighted, vec![2.5, 4.0]).unwrap();
-        assert_eq!(appended.column(1).as_ref(), &Float64Array::from(vec![2.5, 4.0]));
-        assert_eq!(append_weights(&batch, &schema(), vec![2.5, 4.0]).unwrap(), batch);
+        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2])), weight_array(vec![2.5, 4.0])];
+        RecordBatch::try_new(weighted, columns).unwrap();
     }
 
     #[test]

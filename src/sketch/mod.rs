@@ -17,7 +17,7 @@ pub use arrow_form::{data_type, is_sketch, to_array};
 pub use arrow_read::from_array;
 pub use distance::{Distance, distance};
 pub use header::{FORMAT, Header};
-pub(crate) use moments::dim as moment_dim;
+pub(crate) use moments::projection as moment_projection;
 pub use moments::{MomentsHeader, UNITS as MOMENT_UNITS};
 pub use origin::{Origin, OriginFeature};
 pub use projection::NORM_EPSILON;

@@ -12,14 +12,12 @@ use crate::extract::Pool;
 use crate::kernels::{Wants, second_moments};
 use crate::options::{Moments, Options};
 use crate::random;
-use crate::sketch::{Header, MICRO_BATCH, MemberSums};
+use crate::sketch::{Header, MICRO_BATCH, MemberSums, needs};
 
 /// Features are rounded to whole numbers of at most this size: 12 bits.
 pub const UNITS: i16 = 2047;
 /// Most rows in one section: with it no sum can overflow (2^40 rows of at most 2^22 units each).
 pub const MAX_ROWS: u64 = 1 << 40;
-/// Default of option `moment_dim`, where features are longer.
-const DIM: usize = 256;
 /// Rows of noise that bounds are taken from.
 const REFERENCE: usize = 4 * MICRO_BATCH;
 
@@ -54,9 +52,15 @@ impl MomentsHeader {
     }
 }
 
-/// Dimensions of the second moments that `options` ask for, of features of length `feature_len`; `None`: there are none.
-pub(crate) fn dim(options: &Options, feature_len: usize) -> Option<usize> {
-    (options.moments != Moments::None).then(|| options.moment_dim.unwrap_or(DIM).min(feature_len))
+/// What the features of extractor `member` are multiplied by before their second moments of `dim` dimensions are taken, `[feature_len, dim]`, drawn from the
+/// header's frequency seed; `None`: nothing, they aren't longer.
+pub(crate) fn projection(header: &Header, member: usize, dim: usize) -> Option<Vec<f32>> {
+    let feature_len = header.recipe.feature_len();
+    (dim < feature_len).then(|| {
+        let mut stream = random::stream(header.frequency_seed, &format!("second moments of extractor {member}"));
+        let scale = 1.0 / (dim as f32).sqrt();
+        random::normal(&mut stream, feature_len * dim).into_iter().map(|v| v * scale).collect()
+    })
 }
 
 /// The rows of a section after `more`, if no sum can overflow with them.
@@ -81,18 +85,10 @@ impl MomentSums {
     /// What `options` ask for, for `pool` and the frequency seed of `header`; `None`: nothing.
     pub(super) fn new(pool: &Pool, header: &Header, options: &Options) -> Result<Option<Self>> {
         let feature_len = header.recipe.feature_len();
-        let Some(dim) = dim(options, feature_len) else { return Ok(None) };
-        let projection = |member: usize| {
-            if dim == feature_len {
-                return vec![];
-            }
-            let mut stream = random::stream(header.frequency_seed, &format!("second moments of extractor {member}"));
-            let scale = 1.0 / (dim as f32).sqrt();
-            random::normal(&mut stream, feature_len * dim).into_iter().map(|v| v * scale).collect()
-        };
+        let Some((kind, dim)) = needs::moments(options, feature_len) else { return Ok(None) };
+        let projection = |member: usize| projection(header, member, dim).unwrap_or_default();
         let projections = (0..header.recipe.extractors).map(projection).collect();
-        let mut sums =
-            Self { header: MomentsHeader { kind: options.moments, dim, bounds: vec![] }, feature_len, projections };
+        let mut sums = Self { header: MomentsHeader { kind, dim, bounds: vec![] }, feature_len, projections };
         let rows = reference(pool)?;
         for member in 0..header.recipe.extractors {
             let mut largest = 0.0f32;

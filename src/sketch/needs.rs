@@ -1,9 +1,15 @@
 //! The options flow in; what the sketch has to hold for them flows out.
 
-use crate::options::{Method, Options};
+use crate::options::{Moments, Options, Term};
 
 /// Frequencies per extractor where the method needs them and the option doesn't say.
 pub const DEFAULT_FREQUENCIES: usize = 1024;
+
+/// Most dimensions of the second moments where nothing needs them and option `moment_dim` doesn't say.
+const DEFAULT_DIM: usize = 256;
+
+/// Most dimensions of the second moments that a ridge regression is fitted in.
+const RIDGE_DIM: usize = 1024;
 
 /// Frequencies per extractor that the sketch carries: `frequencies`, else what `method` needs. `auto` needs them; methods that
 /// choose real rows don't.
@@ -11,15 +17,38 @@ pub fn frequencies(options: &Options) -> usize {
     if !options.method.extracts() {
         return 0;
     }
-    options.frequencies.unwrap_or(match options.method {
-        Method::Mean | Method::Random | Method::Herding | Method::KCenter | Method::KMeans => 0,
-        Method::Auto | Method::Characteristic => DEFAULT_FREQUENCIES,
-    })
+    let needed = if options.loss_terms().has(Term::Characteristic) { DEFAULT_FREQUENCIES } else { 0 };
+    options.frequencies.unwrap_or(needed)
+}
+
+/// The second moments that the sketch carries, of how many dimensions, for features of length `feature_len`: what option `moments` says, else those of
+/// all classes together where a term of the loss needs them; `None`: none.
+pub fn moments(options: &Options, feature_len: usize) -> Option<(Moments, usize)> {
+    let needed = options.loss_terms().has(Term::Ridge);
+    let kind = options.moments.unwrap_or(if needed { Moments::Pooled } else { Moments::None });
+    let dim = options.moment_dim.unwrap_or(if needed { RIDGE_DIM } else { DEFAULT_DIM });
+    (options.method.extracts() && kind != Moments::None).then_some((kind, dim.min(feature_len)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{Method, Terms};
+
+    #[test]
+    fn second_moments_are_kept_where_they_are_asked_for_or_a_ridge_regression_needs_them() {
+        let of = |options: &Options| moments(options, 2048);
+        let mut options = Options { method: Method::Mean, ..Options::default() };
+        assert_eq!(of(&options), None);
+        options.terms = Some(Terms(vec![(Term::Mean, 1.0), (Term::Ridge, 0.1)]));
+        assert_eq!(of(&options), Some((Moments::Pooled, 1024)));
+        assert_eq!(moments(&options, 512), Some((Moments::Pooled, 512)));
+        options.moments = Some(Moments::None);
+        assert_eq!(of(&options), None);
+        let asked = Options { moments: Some(Moments::Class), method: Method::Mean, ..Options::default() };
+        assert_eq!(of(&asked), Some((Moments::Class, 256)));
+        assert_eq!(of(&Options { method: Method::Random, ..asked }), None);
+    }
 
     #[test]
     fn only_methods_that_use_the_characteristic_function_pay_for_frequencies() {

@@ -403,7 +403,12 @@ impl Run {
                 &rows.labels,
                 &rows.exact,
             )?;
-            rows::append_weights(&batch, &schema, rows.weights)
+            let mut columns = batch.columns().to_vec();
+            columns.extend(job.options.weight.is_some().then(|| rows::weight_array(rows.weights)));
+            if let Some(soft) = rows.soft {
+                columns.push(rows::soft_label_array(soft.shares, soft.classes)?);
+            }
+            Ok(RecordBatch::try_new(schema, columns)?)
         };
         let (batch, took) = self.job.run_timed(work).await?;
         self.optimize.add_duration(took);

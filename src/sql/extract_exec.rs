@@ -22,7 +22,7 @@ use super::job::Job;
 use super::locate::Locator;
 use crate::extract::{PoolRecipe, Scaling};
 use crate::rows::{Profile, Shape};
-use crate::sketch::{ClassSketch, Header, MICRO_BATCH, MomentsHeader, moment_dim, needs};
+use crate::sketch::{ClassSketch, Header, MICRO_BATCH, MomentsHeader, needs};
 
 /// Decodes rows, runs them through the frozen extractors and folds their features into sketches, micro-batch by micro-batch
 /// on the job's own threads. Emits `(class, sketch)` at the end of its input.
@@ -88,7 +88,7 @@ impl ExtractExec {
         let frequencies = needs::frequencies(options);
         let of = |f: fn(&PoolRecipe) -> String| recipe.as_ref().map_or_else(at_run, f);
         let bytes = recipe.clone().map(|recipe| {
-            let moments = moment_dim(options, recipe.feature_len());
+            let moments = needs::moments(options, recipe.feature_len());
             ClassSketch::bytes_of(&Header {
                 pool: String::new(),
                 recipe,
@@ -96,7 +96,7 @@ impl ExtractExec {
                 frequency_seed: options.seed,
                 reservoir: options.reservoir(),
                 numerics: String::new(),
-                moments: moments.map(|dim| MomentsHeader { kind: options.moments, dim, bounds: vec![] }),
+                moments: moments.map(|(kind, dim)| MomentsHeader { kind, dim, bounds: vec![] }),
                 origin: None,
             })
         });

@@ -8,11 +8,12 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
-use crate::objective::{Characteristic, Groups, Mean, Objective};
-use crate::options::{OptimizerKind, Options};
+use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge};
+use crate::options::{OptimizerKind, Options, Term};
 use crate::random;
 use crate::sketch::Sketches;
-use crate::synthesize::{Adam, Optimizer, Progress, Recipe, Sgd, Term};
+use crate::synthesize::labels::{self, SoftLabels};
+use crate::synthesize::{Adam, Optimizer, Progress, Recipe, Sgd};
 
 /// Most rows whose intermediate results are held for the backward pass at once (some 0.6 MB a picture of 28x28 at width 128).
 const ROWS_AT_ONCE: usize = 1024;
@@ -33,6 +34,14 @@ pub(crate) struct Descent<'a> {
     pub(crate) rows_at_once: usize,
 }
 
+/// A loss, and where it falls.
+pub(crate) struct Gradient {
+    pub(crate) loss: f64,
+    pub(crate) rows: Tensor,
+    /// `None`: the labels are given, or no term looks at them.
+    pub(crate) labels: Option<Tensor>,
+}
+
 impl<'a> Descent<'a> {
     /// For synthetic rows of the classes of `sketches`, `groups` of them.
     pub(crate) fn new(
@@ -43,36 +52,44 @@ impl<'a> Descent<'a> {
         groups: Groups,
     ) -> Result<Self> {
         let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
-        for (weight, term) in &recipe.terms {
+        for (term, weight) in &recipe.terms.0 {
             let objective: Box<dyn Objective> = match term {
                 Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
                 Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool.device())?),
+                Term::Ridge => Box::new(Ridge::new(sketches, pool.device())?),
             };
             objectives.push((*weight, objective));
         }
         Ok(Self { pool, recipe, options, groups, objectives, rows_at_once: ROWS_AT_ONCE })
     }
 
-    /// From `start` `[groups.rows(), shape.len()]`, in the extractors' units, to rows of the same form.
+    /// From `start` `[groups.rows(), shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned.
     pub(crate) fn run(
         &self,
         start: Vec<f32>,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
         let Recipe { steps, .. } = *self.recipe;
         let mut dims = vec![self.groups.rows()];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
-        let mut optimizer: Box<dyn Optimizer> = match self.options.optimizer {
-            OptimizerKind::Adam => Box::new(Adam::new(vec![rows.clone()], Adam::BETAS)?),
-            OptimizerKind::Sgd => Box::new(Sgd::new(vec![rows.clone()], 0.5, 0.0)?),
+        let labels = Var::from_tensor(&labels::start(&self.groups, self.pool.device())?)?;
+        let learned = labels::learned(self.options.label_kind);
+        let optimizer = |variable: &Var| -> Result<Box<dyn Optimizer>> {
+            Ok(match self.options.optimizer {
+                OptimizerKind::Adam => Box::new(Adam::new(vec![variable.clone()], Adam::BETAS)?),
+                OptimizerKind::Sgd => Box::new(Sgd::new(vec![variable.clone()], 0.5, 0.0)?),
+            })
         };
+        let (mut of_rows, mut of_labels) = (optimizer(&rows)?, optimizer(&labels)?);
         let members = self.pool.recipe().extractors;
         let order = passes(self.options.seed, members, steps);
         let interval = steps.div_ceil(JUDGED).max(1);
-        let mut best: Option<(f64, Tensor)> = None;
+        let mut best: Option<(f64, Tensor, Tensor)> = None;
         for (i, member) in order.into_iter().enumerate() {
-            let (loss, gradient) = self.gradient(member, rows.as_tensor())?;
+            let moving = if learned { labels.as_tensor().clone() } else { labels.as_detached_tensor() };
+            let Gradient { loss, rows: by_rows, labels: by_labels } =
+                self.gradient(member, rows.as_tensor(), &moving)?;
             if !loss.is_finite() {
                 return Err(Error::option(
                     "learning_rate",
@@ -80,24 +97,32 @@ impl<'a> Descent<'a> {
                 ));
             }
             if best.is_none() {
-                let first = self.judge(&rows.as_detached_tensor())?;
-                best = Some((first, rows.as_detached_tensor().copy()?));
+                let (rows, labels) = (rows.as_detached_tensor(), labels.as_detached_tensor());
+                best = Some((self.judge(&rows, &labels)?, rows.copy()?, labels.copy()?));
             }
-            optimizer.step(&[gradient], self.recipe.rate_at(i))?;
+            of_rows.step(&[by_rows], self.recipe.rate_at(i))?;
+            if let Some(gradient) = by_labels {
+                of_labels.step(&[gradient], self.recipe.label_rate_at(i))?;
+            }
             let clamped = self.project(&rows.as_detached_tensor())?;
             rows.set(&clamped)?;
             if observer(Progress { step: i + 1, steps, loss: Some(loss) }).is_break() {
                 return Err(Error::Cancelled);
             }
             if (steps - i - 1) % interval == 0 {
-                let judged = self.judge(&clamped)?;
-                if best.as_ref().is_none_or(|(least, _)| judged < *least) {
-                    best = Some((judged, clamped));
+                let labels = labels.as_detached_tensor();
+                let judged = self.judge(&clamped, &labels)?;
+                if best.as_ref().is_none_or(|(least, ..)| judged < *least) {
+                    best = Some((judged, clamped, labels.copy()?));
                 }
             }
         }
-        let best = best.map_or_else(|| rows.as_detached_tensor(), |(_, rows)| rows);
-        Ok(best.flatten_all()?.to_vec1()?)
+        let (rows, labels) = match best {
+            Some((_, rows, labels)) => (rows, labels),
+            None => (rows.as_detached_tensor(), labels.as_detached_tensor()),
+        };
+        let soft = learned.then(|| SoftLabels::of(&labels, &self.groups)).transpose()?;
+        Ok((rows.flatten_all()?.to_vec1()?, soft))
     }
 
     /// The nearest inputs that rows, or mixtures of them, can have.
@@ -116,10 +141,10 @@ impl<'a> Descent<'a> {
     }
 
     /// The weighted sum of the terms for features `[rows, feature_len]`.
-    fn loss(&self, member: usize, features: &Tensor) -> Result<Tensor> {
+    fn loss(&self, member: usize, features: &Tensor, labels: &Tensor) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
         for (weight, objective) in &self.objectives {
-            let term = (objective.loss(member, features, &self.groups)? * *weight)?;
+            let term = (objective.loss(member, features, &self.groups, labels)? * *weight)?;
             sum = Some(match sum {
                 Some(sum) => (sum + term)?,
                 None => term,
@@ -128,22 +153,24 @@ impl<'a> Descent<'a> {
         sum.ok_or_else(|| Error::option("method", "nothing is matched"))
     }
 
-    /// Loss and gradient of the rows, for one extractor.
+    /// Loss and gradient of rows and labels, for one extractor.
     ///
     /// The loss couples rows only through their features. So where the rows are many, the features are computed without a
     /// graph, then the loss's gradient for them, then each part of the rows once more with its graph: a third more work, bounded memory.
-    pub(crate) fn gradient(&self, member: usize, rows: &Tensor) -> Result<(f64, Tensor)> {
+    pub(crate) fn gradient(&self, member: usize, rows: &Tensor, labels: &Tensor) -> Result<Gradient> {
         let wants = Wants { input: true, weights: false, parallel: true };
         let missing = || Error::Pool(format!("extractor {member} gives no gradient for its input"));
         let n = rows.dim(0)?;
         if n <= self.rows_at_once {
-            let loss = self.loss(member, &self.pool.features(member, rows, wants)?)?;
-            let gradient = loss.backward()?.remove(rows).ok_or_else(missing)?;
-            return Ok((scalar(&loss)?, gradient));
+            let loss = self.loss(member, &self.pool.features(member, rows, wants)?, labels)?;
+            let mut gradients = loss.backward()?;
+            let by_rows = gradients.remove(rows).ok_or_else(missing)?;
+            return Ok(Gradient { loss: scalar(&loss)?, rows: by_rows, labels: gradients.remove(labels) });
         }
         let features = Var::from_tensor(&self.features(member, &rows.detach())?)?;
-        let loss = self.loss(member, features.as_tensor())?;
-        let by_features = loss.backward()?.remove(features.as_tensor()).ok_or_else(missing)?;
+        let loss = self.loss(member, features.as_tensor(), labels)?;
+        let mut gradients = loss.backward()?;
+        let by_features = gradients.remove(features.as_tensor()).ok_or_else(missing)?;
         let mut parts = vec![];
         for start in (0..n).step_by(self.rows_at_once) {
             let len = self.rows_at_once.min(n - start);
@@ -152,7 +179,7 @@ impl<'a> Descent<'a> {
                 (self.pool.features(member, part.as_tensor(), wants)? * by_features.narrow(0, start, len)?)?;
             parts.push(product.sum_all()?.backward()?.remove(part.as_tensor()).ok_or_else(missing)?);
         }
-        Ok((scalar(&loss)?, Tensor::cat(&parts, 0)?))
+        Ok(Gradient { loss: scalar(&loss)?, rows: Tensor::cat(&parts, 0)?, labels: gradients.remove(labels) })
     }
 
     /// Features of detached rows, without a graph, a bounded number of rows at a time.
@@ -171,12 +198,12 @@ impl<'a> Descent<'a> {
     }
 
     /// The loss of detached rows, summed over a few extractors, always the same, spread over the pool.
-    fn judge(&self, rows: &Tensor) -> Result<f64> {
+    fn judge(&self, rows: &Tensor, labels: &Tensor) -> Result<f64> {
         let members = self.pool.recipe().extractors;
         let judges = members.min(JUDGES);
         let mut sum = 0.0;
         for member in (0..judges).map(|i| i * members / judges) {
-            sum += scalar(&self.loss(member, &self.features(member, rows)?)?)?;
+            sum += scalar(&self.loss(member, &self.features(member, rows)?, labels)?)?;
         }
         Ok(sum)
     }

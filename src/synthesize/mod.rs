@@ -3,20 +3,22 @@
 mod allotment;
 mod descent;
 mod init;
+mod labels;
 mod missing;
 mod optimizer;
 mod recipe;
 mod selection;
 
+pub use labels::SoftLabels;
 pub use optimizer::{Adam, Optimizer, Sgd};
-pub use recipe::{Recipe, Term};
+pub use recipe::Recipe;
 
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
-use crate::objective::Groups;
-use crate::options::Options;
+use crate::objective::{Groups, Ridge};
+use crate::options::{Options, Term};
 use crate::rows::{Label, Rows, Shape};
 use crate::sketch::Sketches;
 
@@ -31,6 +33,8 @@ pub struct Synthetic {
     pub exact: Vec<u8>,
     /// One label a row.
     pub labels: Vec<Label>,
+    /// Of each row its shares of the classes, in the order of the sketches' labels, where labels are learned; `labels` have the largest ones.
+    pub soft: Option<SoftLabels>,
     /// How many real rows of its class each row stands for.
     pub weights: Vec<f64>,
 }
@@ -74,9 +78,12 @@ pub fn synthesize_from(
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
-    let (values, exact) = match options.method.selects() {
-        true => selection::rows(sketches, options, &allotment, observer)?,
-        false => (optimized(sketches, options, &allotment, start, observer)?, vec![]),
+    let (values, exact, soft) = if options.method.selects() {
+        let (values, exact) = selection::rows(sketches, options, &allotment, observer)?;
+        (values, exact, None)
+    } else {
+        let (values, soft) = optimized(sketches, options, &allotment, start, observer)?;
+        (values, vec![], soft)
     };
     let classes = || sketches.classes.iter().zip(&allotment);
     let weight = |count: u64, rows: usize| count as f64 / rows as f64;
@@ -85,6 +92,7 @@ pub fn synthesize_from(
         values,
         exact,
         labels: classes().flat_map(|((label, _), rows)| std::iter::repeat_n(label.clone(), *rows)).collect(),
+        soft,
         weights: classes().flat_map(|((_, sketch), n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
     })
 }
@@ -96,17 +104,19 @@ fn optimized(
     allotment: &[usize],
     start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Vec<f32>> {
+) -> Result<(Vec<f32>, Option<SoftLabels>)> {
     let groups = Groups::new(allotment);
     let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
     let start = init::rows(sketches, options, allotment, start)?;
-    let values = if recipe.steps == 0 {
-        start
+    let (values, soft) = if recipe.steps == 0 {
+        let soft = labels::learned(options.label_kind);
+        let given = soft.then(|| SoftLabels::of(&labels::start(&groups, &candle_core::Device::Cpu)?, &groups));
+        (start, given.transpose()?)
     } else {
         let pool = pool(sketches, options)?;
         descent::Descent::new(sketches, options, &recipe, &pool, groups)?.run(start, observer)?
     };
-    Ok(missing::reproduced(sketches, allotment, values))
+    Ok((missing::reproduced(sketches, allotment, values), soft))
 }
 
 /// The extractors that `sketches` were made with.
@@ -129,10 +139,12 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let allotment = allotment::of(sketches, options)?;
     let networks = sketches.header.recipe.network_bytes(!options.method.selects());
     let rows = allotment.iter().sum::<usize>() * sketches.header.recipe.input_shape().len() * size_of::<f32>();
+    let ridge = options.loss_terms().has(Term::Ridge);
+    let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => networks + 5 * rows,
+        false => networks + 5 * rows + objective_bytes,
     })
 }
 

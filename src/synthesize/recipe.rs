@@ -1,17 +1,11 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Method, OptimizerKind, Options};
+use crate::options::{Method, OptimizerKind, Options, Term, Terms};
 use crate::sketch::Header;
 
-/// A term of the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// [`crate::objective::Mean`].
-    Mean,
-    /// [`crate::objective::Characteristic`].
-    Characteristic,
-}
+/// Learning rate of soft labels.
+const LABEL_RATE: f64 = 0.02;
 
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +14,10 @@ pub struct Recipe {
     pub steps: usize,
     /// The first step's learning rate, in units of the extractor's input.
     pub rate: f64,
+    /// The first step's learning rate of soft labels, whose unit is a whole class.
+    pub label_rate: f64,
     /// The terms of the loss with their weights.
-    pub terms: Vec<(f64, Term)>,
+    pub terms: Terms,
 }
 
 impl Recipe {
@@ -31,42 +27,57 @@ impl Recipe {
             let message = format!("'{}' chooses real rows; there is nothing to optimize", options.method);
             return Err(Error::option("method", message));
         }
-        let terms = match (options.method, header.frequencies) {
-            (Method::Mean, _) | (Method::Auto, 0) => vec![(1.0, Term::Mean)],
-            (Method::Characteristic, 0) => {
-                return Err(Error::Sketch(
-                    "method => 'characteristic' needs frequencies, this sketch has none; make it with frequencies => 1024, or use \
-                     method => 'mean'"
-                        .into(),
-                ));
-            }
-            _ => vec![(1.0, Term::Characteristic)],
-        };
+        let mut terms = options.loss_terms();
+        if options.method == Method::Auto && options.terms.is_none() && header.frequencies == 0 {
+            terms = Terms(vec![(Term::Mean, 1.0)]);
+        }
+        if terms.has(Term::Characteristic) && header.frequencies == 0 {
+            return Err(Error::Sketch(
+                "method => 'characteristic' needs frequencies, this sketch has none; make it with frequencies => 1024, or use method => \
+                 'mean'"
+                    .into(),
+            ));
+        }
         let steps = match ipc {
             0..=10 => 1000,
             11..=50 => 600,
             _ => 400,
         };
-        let rate = match (options.optimizer, terms[0].1) {
+        let rate = match options.optimizer {
             // Adam's steps are as large as the rate, whatever the loss's unit.
-            (OptimizerKind::Adam, _) => 0.05,
-            // DM's own; the characteristic function's loss is a mean over classes and frequencies.
-            (OptimizerKind::Sgd, Term::Mean) => 1.0,
-            (OptimizerKind::Sgd, Term::Characteristic) => 100.0,
+            OptimizerKind::Adam => 0.05,
+            // The characteristic function's loss is a mean over classes and frequencies, a ridge regression's a mean over rows.
+            OptimizerKind::Sgd if terms.has(Term::Characteristic) || terms.has(Term::Ridge) => 100.0,
+            // DM's own.
+            OptimizerKind::Sgd => 1.0,
         };
-        Ok(Self { steps: options.steps.unwrap_or(steps), rate: options.learning_rate.unwrap_or(rate), terms })
+        let steps = options.steps.unwrap_or(steps);
+        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms })
     }
 
     /// The learning rate of step `step`: from `rate` along half a cosine to 2 % of it.
     pub fn rate_at(&self, step: usize) -> f64 {
+        self.rate * self.decay(step)
+    }
+
+    /// The learning rate of soft labels in step `step`, along the same curve.
+    pub fn label_rate_at(&self, step: usize) -> f64 {
+        self.label_rate * self.decay(step)
+    }
+
+    fn decay(&self, step: usize) -> f64 {
         let done = step as f64 / self.steps.saturating_sub(1).max(1) as f64;
-        self.rate * (0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()))
+        0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mean() -> Terms {
+        Terms(vec![(Term::Mean, 1.0)])
+    }
 
     fn header(frequencies: usize) -> Header {
         Header { frequencies, ..crate::sketch::test_header() }
@@ -76,20 +87,20 @@ mod tests {
     fn options_win_over_defaults() {
         let options = Options { steps: Some(7), learning_rate: Some(0.5), method: Method::Mean, ..Options::default() };
         let recipe = Recipe::choose(&options, &header(4), 10).unwrap();
-        assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, terms: vec![(1.0, Term::Mean)] });
+        assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean() });
     }
 
     #[test]
     fn a_sketch_without_frequencies_is_matched_by_means_or_refused() {
         let choose = |method| Recipe::choose(&Options { method, ..Options::default() }, &header(0), 10);
-        assert_eq!(choose(Method::Auto).unwrap().terms, [(1.0, Term::Mean)]);
+        assert_eq!(choose(Method::Auto).unwrap().terms, mean());
         let e = choose(Method::Characteristic).unwrap_err().to_string();
         assert!(e.contains("frequencies => 1024") && e.contains("'mean'"), "{e}");
     }
 
     #[test]
     fn the_rate_falls_along_a_cosine_to_two_percent() {
-        let recipe = Recipe { steps: 101, rate: 2.0, terms: vec![] };
+        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]) };
         let near = |step, expected: f64| assert!((recipe.rate_at(step) - expected).abs() < 1e-12);
         near(0, 2.0);
         near(50, 2.0 * 0.51);

@@ -71,7 +71,7 @@ fn choose(
             let mut draws = random::stream(seed, &format!("k-means of class {label}"));
             select::k_means(features, d, count, &weights, &mut draws)
         }
-        Method::Auto | Method::Mean | Method::Characteristic | Method::Random => {
+        Method::Auto | Method::Mean | Method::Characteristic | Method::Ridge | Method::Random => {
             (0..count.min(sketch.reservoir.rows.len())).collect()
         }
     }
@@ -130,6 +130,6 @@ pub(super) fn working_bytes(sketches: &Sketches, options: &Options, allotment: &
     match options.method {
         Method::Herding | Method::KCenter => length * candidates * size_of::<f32>(),
         Method::KMeans => length * (candidates * size_of::<f32>() + centres * size_of::<f64>()),
-        Method::Auto | Method::Mean | Method::Characteristic | Method::Random => 0,
+        Method::Auto | Method::Mean | Method::Characteristic | Method::Ridge | Method::Random => 0,
     }
 }

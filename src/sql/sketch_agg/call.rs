@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NAME;
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use crate::options::{Options, Value};
+use crate::options::{Method, Moments, Options, Value};
 use crate::rows::Layout;
 use crate::sketch::{schema_from_bytes, schema_to_bytes};
 use crate::sql::planner::from_scalar;
@@ -33,6 +33,7 @@ const OPTIONS: &[&str] = &[
     "label",
     "categorical",
     "method",
+    "terms",
     "extractors",
     "network",
     "width",
@@ -108,6 +109,10 @@ impl Call {
         }
         options.features = Some(self.features.clone());
         options.label = Some(self.label.clone().unwrap_or_else(|| NO_LABEL.into()));
+        if options.method == Method::Auto {
+            // What is stored for long is as large as was asked for.
+            options.moments.get_or_insert(Moments::None);
+        }
         let mut schema = self.schema()?;
         if self.label.is_none() {
             let fields = schema.fields().iter().cloned();

@@ -1,0 +1,67 @@
+//! Labels as the optimizer moves them flow in, shares of the classes flow out.
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+use crate::kernels::Groups;
+use crate::objective;
+use crate::options::LabelKind;
+
+/// Soft labels of rows: shares of the classes, in label order. The largest one is that of the row's own class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoftLabels {
+    /// `[rows, classes]`; of each row not negative, and 1 in all.
+    pub shares: Vec<f32>,
+    /// How many classes.
+    pub classes: usize,
+}
+
+impl SoftLabels {
+    /// Of `centred` labels `[rows, classes]`, shares less 1 / classes, of any size: what is negative is none, and no other class gets more of a row than
+    /// the one that it is of, as `groups` says.
+    pub(super) fn of(centred: &Tensor, groups: &Groups) -> Result<Self> {
+        let classes = groups.classes();
+        let mut shares: Vec<f32> = centred.flatten_all()?.to_vec1()?;
+        let even = 1.0 / classes.max(1) as f32;
+        for (i, row) in shares.chunks_mut(classes.max(1)).enumerate() {
+            // A row of which its class has nothing: it is all the same of it.
+            let own = (row[groups.class_of(i)] + even).max(f32::MIN_POSITIVE);
+            row.iter_mut().for_each(|share| *share = (*share + even).clamp(0.0, own));
+            row[groups.class_of(i)] = own;
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|share| *share /= sum);
+        }
+        Ok(Self { shares, classes })
+    }
+
+    /// The shares of row `row`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.shares[row * self.classes..(row + 1) * self.classes]
+    }
+}
+
+/// What labels start from: each row's class.
+pub(super) fn start(groups: &Groups, device: &Device) -> Result<Tensor> {
+    Ok(objective::one_hot(groups, device)?)
+}
+
+/// Whether labels are learned.
+pub(super) fn learned(kind: LabelKind) -> bool {
+    kind == LabelKind::Soft
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_row_has_of_a_class_is_never_negative_and_one_in_all() {
+        let centred =
+            Tensor::new(&[[0.75f32, -0.25, -0.25, -0.25], [0.25, 0.75, -0.5, -0.25], [-1.0; 4]], &Device::Cpu).unwrap();
+        let soft = SoftLabels::of(&centred, &Groups::new(&[2, 1, 0, 0])).unwrap();
+        assert_eq!(soft.shares, [1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+        let groups = Groups::new(&[1, 2]);
+        let hard = SoftLabels::of(&start(&groups, &Device::Cpu).unwrap(), &groups).unwrap();
+        assert_eq!(hard.shares, [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+    }
+}
