@@ -256,7 +256,8 @@ impl CustomOp3 for ConvBlock {
         let grad = grad.contiguous()?;
         let zeros = |wanted: bool, like: &Tensor| vec![0.0; if wanted { like.elem_count() } else { 0 }];
         let Wants { input, weights, .. } = self.wants;
-        let (mut by_x, mut by_weight, mut by_affine) = (zeros(input, x), zeros(weights, weight), zeros(weights, affine));
+        let (mut by_x, mut by_weight, mut by_affine) =
+            (zeros(input, x), zeros(weights, weight), zeros(weights, affine));
         with_slices([x, weight, affine, &grad], |[x, weight, affine, grad]| {
             let into = Gradients {
                 input: input.then_some(&mut by_x),

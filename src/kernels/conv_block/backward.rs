@@ -145,13 +145,7 @@ struct Slot {
 
 impl ConvBlock {
     /// Writes the gradients that are wanted, given `grad` `[batch, out, h / 2, w / 2]`.
-    pub(super) fn backward(
-        &self,
-        [x, weight, affine]: [&[f32]; 3],
-        saved: &Saved,
-        grad: &[f32],
-        into: Gradients<'_>,
-    ) {
+    pub(super) fn backward(&self, [x, weight, affine]: [&[f32]; 3], saved: &Saved, grad: &[f32], into: Gradients<'_>) {
         let g = self.geometry;
         let conv_grad = g.conv_grad();
         let mut plan = Plan {
