@@ -13,6 +13,7 @@ pub mod extract;
 pub mod kernels;
 pub mod objective;
 pub mod options;
+pub mod pretrain;
 pub mod random;
 pub mod rows;
 pub mod select;

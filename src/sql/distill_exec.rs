@@ -392,7 +392,7 @@ impl Run {
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let rows = synthesize_from(&sketches, &job.options, start.as_ref(), &mut observe)?;
+            let rows = synthesize_from(&sketches, job.pool_options(), start.as_ref(), &mut observe)?;
             let table = sketches.header.recipe.scaling.table();
             let batch = rows::encode_exact(
                 &job.layout,

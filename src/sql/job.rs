@@ -13,7 +13,7 @@ use super::workers::{Place, WorkerPools, Workers};
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
-use crate::extract::{PoolRecipe, Scaling};
+use crate::extract::{Pool, PoolRecipe, Scaling};
 use crate::options::{Method, Options};
 use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape};
 use crate::sketch::MICRO_BATCH;
@@ -42,6 +42,8 @@ pub(super) struct Job {
     /// The source's name in messages.
     pub(super) source: String,
     decoder: Decoder,
+    /// The options with the extractors that were trained on the source's rows, from then on.
+    trained: OnceLock<Options>,
     /// The session's worker threads.
     pools: Arc<WorkerPools>,
     workers: OnceLock<Arc<Workers>>,
@@ -56,8 +58,20 @@ impl Job {
         let options = options.automatic(layout.single().is_none());
         options.check()?;
         let decoder = Decoder::new(&layout, &options)?;
-        let (workers, place) = (OnceLock::new(), Place::default());
-        Ok(Self { layout, options, asked, source, decoder, pools, workers, place })
+        let (workers, place, trained) = (OnceLock::new(), Place::default(), OnceLock::new());
+        Ok(Self { layout, options, asked, source, decoder, trained, pools, workers, place })
+    }
+
+    /// The options that extractors are built by: with those that were trained, once they are.
+    pub(super) fn pool_options(&self) -> &Options {
+        self.trained.get().unwrap_or(&self.options)
+    }
+
+    /// Keeps the extractors that were trained, for all that follows.
+    pub(super) fn trained(&self, pool: &Pool) -> Result<()> {
+        let options = self.options.with_trained(pool.to_bytes()?);
+        self.trained.get_or_init(|| options);
+        Ok(())
     }
 
     /// The schema of the rows between extract and optimize: a class and its sketch.

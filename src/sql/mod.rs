@@ -28,6 +28,7 @@ mod progress;
 mod provenance;
 mod provider;
 mod read;
+mod sample;
 mod session;
 mod sketch_agg;
 mod sketch_source;

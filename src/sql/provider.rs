@@ -120,6 +120,10 @@ impl DistillTable {
                 Some(Arc::new(ProfileExec::new(Arc::clone(job), again, target_partitions)))
             }
         };
+        let sample = match job.options.trains() {
+            true => Some(state.create_physical_plan(&self.input).await?),
+            false => None,
+        };
         let session = state.as_any().downcast_ref::<SessionState>();
         let shape = match (job.layout.static_shape(&job.options), session) {
             (Some(shape), _) => Some(shape),
@@ -127,7 +131,7 @@ impl DistillTable {
             (None, None) => None,
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
-        Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, target_partitions))
+        Ok(ExtractExec::new(Arc::clone(job), input, [profile, sample], shape, locator, target_partitions))
     }
 }
 
