@@ -191,6 +191,7 @@ impl Options {
     pub fn with_trained(&self, pool: PoolBytes) -> Self {
         let default = Self::default();
         Self {
+            pool: default.pool,
             pool_file: Some(format!("pool => '{}'", self.pool)),
             pool_bytes: Some(pool),
             extractors: None,

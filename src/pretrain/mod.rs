@@ -66,3 +66,6 @@ pub fn pool(recipe: &PoolRecipe, sample: &Sample, options: &Options, device: &De
 
 /// Extractors that one training run is for.
 const OF_RUN: usize = 4;
+
+#[cfg(test)]
+mod tests;
