@@ -35,7 +35,7 @@ for file in pool.safetensors settings.sql; do
     [ -f "$state/$file" ] || fail "no $state/$file; README.md says how to make it"
 done
 mkdir -p "$state"/{sketches,drift,releases}
-exec {lock}>"$state/lock"
+exec {lock}>>"$state/lock"
 flock -n "$lock" || fail "another night is at work in $state (it holds $state/lock)"
 # What a night that was cut off left behind.
 rm -rf "$state/tmp"
@@ -51,12 +51,10 @@ sql() {
     "$distill" --quiet sql --format csv -c "$(<"$state/settings.sql")" -c "SET distill.pool_file = $(quoted "$state/pool.safetensors")" -c "$1"
 }
 
-# copy QUERY FILE FORMAT: its rows in a file, which isn't seen under its name before it is whole and on the disk.
+# copy QUERY FILE: its rows in a Parquet file, which isn't seen under its name before it is whole and on the disk.
 copy() {
     local whole=$state/tmp/${2##*/}
-    sql "COPY ($1) TO $(quoted "$whole") STORED AS $3" >"$state/tmp/count"
-    sync "$whole"
-    mv "$whole" "$2"
+    sql "COPY ($1) TO $(quoted "$whole") STORED AS PARQUET" >"$state/tmp/count" && sync "$whole" && mv "$whole" "$2"
 }
 
 # Sketches of another pool or other settings don't count.
@@ -116,7 +114,8 @@ for day in "${days[@]}"; do
         if [ "$key" != "$before" ]; then
             # A file that changes while it is read has other times than those listed here: the next night sees it.
             copy "SELECT $(quoted "$day") AS day, $label, distill_sketch_agg($features) AS s
-                  FROM $(quoted "$table/day=$day/") GROUP BY $label" "$state/sketches/$day.parquet" PARQUET
+                  FROM $(quoted "$table/day=$day/") GROUP BY $label" "$state/sketches/$day.parquet" ||
+                fail "day $day has no sketch; the days before it keep theirs, and nothing is published"
             echo "$day: sketched"
         fi
         # After the sketch: a night cut off between the two makes the sketch again.
@@ -144,7 +143,7 @@ for day in "${days[@]}"; do
                      distill_distance(new.s, old.s)['distance'] AS distance, distill_distance(new.s, old.s)['chance'] AS chance
               FROM $(quoted "$state/sketches/$day.parquet") new
               FULL JOIN (SELECT $label, distill_union_agg(s) AS s FROM ($before) GROUP BY $label) old ON new.$label = old.$label
-              ORDER BY class" "$drift.parquet" PARQUET
+              ORDER BY class" "$drift.parquet"
         printf '%s' "$compared" >"$drift.key"
     fi
     past+=("$day")
@@ -164,8 +163,8 @@ if [ ! -d "$state/$release" ]; then
     mkdir "$out"
     printf '%s\n' "${days[@]}" >"$out/days.txt"
     copy "SELECT $label, distill_union_agg(s) AS s FROM $(quoted "$state/sketches/*.parquet") GROUP BY $label ORDER BY $label" \
-        "$out/sum.parquet" PARQUET
-    copy "SELECT * FROM distill((SELECT $label, s FROM $(quoted "$out/sum.parquet")))" "$out/small.parquet" PARQUET
+        "$out/sum.parquet"
+    copy "SELECT * FROM distill((SELECT $label, s FROM $(quoted "$out/sum.parquet")))" "$out/small.parquet"
     echo "day,class,rows,rows_before,distance,chance,drifts" >"$out/drift.csv"
     if compgen -G "$state/drift/*.parquet" >"$state/tmp/compared"; then
         sql "SELECT *, distance > chance AS drifts FROM $(quoted "$state/drift/*.parquet") ORDER BY day, class" >"$out/drift.csv"

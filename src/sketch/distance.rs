@@ -12,7 +12,7 @@ pub struct Distance {
     /// Mean over extractors and frequencies of the squared distance of the characteristic functions of the rows *behind* the two samples: what
     /// their finite numbers add is subtracted, so that it is 0 on average, and as often below as above, where both are drawn alike.
     pub distance: f64,
-    /// What `distance` exceeds in at most about one of a thousand comparisons of samples that are drawn alike.
+    /// What `distance` exceeds in at most about one of a thousand comparisons of samples that are drawn alike, see [`distance()`].
     pub chance: f64,
 }
 
@@ -20,9 +20,18 @@ pub struct Distance {
 ///
 /// With phi the empirical characteristic function of n rows at one frequency, `E|phi_a - phi_b|^2` is the squared distance of the true ones plus
 /// `(1 - |phi|^2) / n` of each; `(1 - |phi_n|^2) / (n - 1)` estimates that without bias. The mean over frequencies drawn from a density is
-/// the squared maximum mean discrepancy under the kernel whose Fourier transform it is (Gretton et al., JMLR 2012). Under the null hypothesis its
-/// biased form is a weighted sum of squared normal variables, the weights adding up to that bias; of all such sums the tail of a single
-/// one is the longest, which bounds chance whatever the kernel's spectrum: `bias * (quantile - 1)`.
+/// the squared maximum mean discrepancy under the kernel k whose Fourier transform it is (Gretton et al., JMLR 2012).
+///
+/// Under the null hypothesis its biased form is `(1/n_a + 1/n_b) * sum_i lambda_i z_i^2` with normal z, the lambda being the eigenvalues of the centred
+/// kernel. Of all spectra with the same sum of squares a single eigenvalue has the longest tail, which bounds chance whatever the spectrum:
+///
+/// `chance = (q - 1) * sqrt(sum lambda^2) * (1 / (n_a - 1) + 1 / (n_b - 1))`, with q the 99.9 % quantile of the squared normal.
+///
+/// `sum lambda^2 = E k~(x, x')^2` is at most `Var k(x, x') = E k^2 - (E k)^2`. The kernel is Gaussian: `E k = E_t |phi(t)|^2` over the
+/// frequencies, and `E k^2 = E_t |phi(sqrt(2) t)|^2`, which for normal features is `E_t |phi(t)|^4`. So the variance over the frequencies of
+/// `|phi|^2`, of the rows of both sketches together, stands for that bound. It is one for classes that are one cloud, of whatever shape, and falls short for those
+/// of several clumps as far apart as features can be: `chance` is passed in up to one of a hundred comparisons then, for two clumps of equal size.
+/// Never is it more than the bound for all distributions, `(q - 1)` times what finite numbers add, since `sum lambda^2 <= (sum lambda)^2`.
 ///
 /// Errors: sketches of different shapes, or without frequencies.
 pub fn distance(a: &ClassSketch, b: &ClassSketch) -> Result<Option<Distance>> {
@@ -42,15 +51,24 @@ pub fn distance(a: &ClassSketch, b: &ClassSketch) -> Result<Option<Distance>> {
         return Ok(None);
     }
     let (mut squared, mut bias) = (0.0, 0.0);
+    let (mut power, mut fourth) = (0.0, 0.0);
+    let both = (a.count + b.count) as f64;
+    let (of_a, of_b) = (a.count as f64 / both, b.count as f64 / both);
     for (a_sums, b_sums) in a.members.iter().zip(&b.members) {
         for j in 0..a_sums.cos.len() {
             let ((a_re, a_im), (b_re, b_im)) = (at(a_sums, a.count, j), at(b_sums, b.count, j));
             squared += (a_re - b_re).powi(2) + (a_im - b_im).powi(2);
             bias += spread(a_re, a_im, a.count) + spread(b_re, b_im, b.count);
+            let together = (of_a * a_re + of_b * b_re).powi(2) + (of_a * a_im + of_b * b_im).powi(2);
+            power += together;
+            fourth += together.powi(2);
         }
     }
     let mean = |sum: f64| sum / frequencies as f64;
-    Ok(Some(Distance { distance: mean(squared - bias), chance: mean(bias) * (QUANTILE - 1.0) }))
+    let squares = (mean(fourth) - mean(power).powi(2)).max(0.0);
+    let rows = |s: &ClassSketch| 1.0 / (s.count - 1) as f64;
+    let chance = (squares.sqrt() * (rows(a) + rows(b))).min(mean(bias)) * (QUANTILE - 1.0);
+    Ok(Some(Distance { distance: mean(squared - bias), chance }))
 }
 
 /// The empirical characteristic function at frequency `j`.
