@@ -3,7 +3,7 @@
 //!
 //!     cargo bench --bench sketches
 //!
-//! 32 sketches of one class, of rows of 784 numbers (16 extractors, 1,024 frequencies), with the 64 rows that each keeps and with none. Bytes
+//! 256 sketches of one class, more than fits the caches,, of rows of 784 numbers (16 extractors, 1,024 frequencies), with the 64 rows that each keeps and with none. Bytes
 //! are those of the input's numbers: of a difference, of both its columns.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use datafusion::prelude::SessionContext;
 use datafusion_distill::random::{normal, stream};
 use datafusion_distill::{sketch, sql};
 
-const SKETCHES: usize = 32;
+const SKETCHES: usize = 256;
 const ROWS: usize = 72;
 /// Numbers in a row.
 const LENGTH: usize = 784;
@@ -106,7 +106,8 @@ fn bench(criterion: &mut Criterion) {
     let (union, difference) = (sql::distill_union_agg_udaf(), sql::distill_difference_udf());
     let field: FieldRef = Arc::new(Field::new("s", sketch::data_type(), true));
     for (name, reservoir) in [("sums", 0), ("sums-and-rows", 64)] {
-        let options = format!("extractors=16 frequencies=1024 ranges=''-8,8'' reservoir_per_class={reservoir} init=noise seed=1");
+        let options =
+            format!("extractors=16 frequencies=1024 ranges=''-8,8'' reservoir_per_class={reservoir} init=noise seed=1");
         let parts = sketches(&options);
         let mut arrays = vec![];
         numbers(&parts, &mut arrays);
@@ -118,11 +119,14 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function("plain Arrow sum", |b| b.iter(|| plain_sum(&arrays)));
         let structs: &StructArray = parts.as_struct();
         group.bench_function("read", |b| {
-            b.iter(|| (0..SKETCHES).map(|row| sketch::from_array(structs, row).expect("a sketch").1.count).sum::<u64>());
+            b.iter(|| {
+                (0..SKETCHES).map(|row| sketch::from_array(structs, row).expect("a sketch").1.count).sum::<u64>()
+            });
         });
         let added = |times: usize| {
             let mut accumulator = accumulator(&union, &field);
-            (0..times).for_each(|_| accumulator.update_batch(std::slice::from_ref(&parts)).expect("sketches that add up"));
+            (0..times)
+                .for_each(|_| accumulator.update_batch(std::slice::from_ref(&parts)).expect("sketches that add up"));
             accumulator.evaluate().expect("their sum")
         };
         group.bench_function("union", |b| b.iter(|| added(1)));
