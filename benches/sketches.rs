@@ -3,7 +3,7 @@
 //!
 //!     cargo bench --bench sketches
 //!
-//! 256 sketches of one class, more than fits the caches,, of rows of 784 numbers (16 extractors, 1,024 frequencies), with the 64 rows that each keeps and with none. Bytes
+//! 256 sketches of one class, more than fits most caches, of rows of 784 numbers (16 extractors, 1,024 frequencies), with the 64 rows that each keeps and with none. Bytes
 //! are those of the input's numbers: of a difference, of both its columns.
 
 use std::sync::Arc;
