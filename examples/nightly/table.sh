@@ -21,6 +21,7 @@ for ((n = 0; n < days; n++)); do
     fi
     mkdir -p "$table/day=$day"
     # One thread: the rows of a file in their order.
-    echo "COPY (SELECT image, $label AS label FROM (SELECT *, row_number() OVER () AS n FROM (SELECT image, label FROM '$source' LIMIT $rows OFFSET $((n * rows)))))
+    echo "COPY (SELECT image, $label AS label FROM (SELECT *, row_number() OVER () AS n
+          FROM (SELECT image, label FROM '$source' LIMIT $rows OFFSET $((n * rows)))))
           TO '$table/day=$day/part-0.parquet' STORED AS PARQUET;"
 done | "$distill" --quiet sql --threads 1 --format csv >/dev/null
