@@ -14,6 +14,7 @@ mod sketcher;
 mod sums;
 
 pub use arrow_form::{data_type, is_sketch, to_array};
+pub(crate) use arrow_read::SketchColumn;
 pub use arrow_read::from_array;
 pub use distance::{Distance, distance};
 pub use header::{FORMAT, Header};
