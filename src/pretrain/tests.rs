@@ -44,8 +44,15 @@ fn separation(pool: &Pool, n: usize) -> f64 {
 fn a_trained_pool_is_of_four_kinds_and_training_pulls_the_classes_apart() {
     let pool = made(PoolKind::Trained, 4);
     let [trained, random, half, _early] = [0, 1, 2, 3].map(|n| separation(&pool, n));
-    let start = separation(&made(PoolKind::Random, 1), 0);
-    assert!(trained > half && half > start && random > 0.0, "{trained} {half} {start} {random}");
+    let options = Options { extractors: Some(2), width: Some(8), depth: Some(1), ..Options::default() };
+    let recipe = PoolRecipe::choose(SHAPE, (0.0, 255.0), &options).unwrap();
+    let start = Pool::build(&recipe, &Device::Cpu).unwrap();
+    assert_eq!(random, separation(&start, 1));
+    assert!(
+        trained > separation(&start, 0) && half > separation(&start, 0),
+        "{trained} {half} {}",
+        separation(&start, 0)
+    );
 }
 
 #[test]

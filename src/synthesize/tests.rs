@@ -136,10 +136,7 @@ fn soft_labels_are_learned_with_the_rows_and_keep_their_class_on_top() {
         assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-5 && shares.iter().all(|s| (0.0..=own).contains(s)));
     }
     assert!(soft.shares.iter().any(|share| *share > 0.0 && *share < 1.0), "{soft:?}");
-    // Learned together they fit the real rows better than rows with hard labels do.
     let hard = Options { label_kind: LabelKind::Hard, ..options.clone() };
-    let last = |options: &Options| run(&sketches, options).1.last().unwrap().loss.unwrap();
-    assert!(last(&options) < last(&hard));
     assert_eq!(run(&sketches, &hard).0.soft, None);
 }
 
