@@ -1,6 +1,7 @@
 //! Record batches flow in and numbers with labels flow out; and back, in the source's own schema.
 
 mod decode;
+mod decode_parallel;
 mod encode;
 mod exact;
 mod form;

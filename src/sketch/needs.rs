@@ -1,5 +1,6 @@
 //! The options flow in; what the sketch has to hold for them flows out.
 
+use crate::extract::PoolRecipe;
 use crate::options::{Method, Options};
 
 /// Frequencies per extractor where the method needs them and the option doesn't say.
@@ -15,6 +16,11 @@ pub fn frequencies(options: &Options) -> usize {
         Method::Mean | Method::Random | Method::Herding | Method::KCenter | Method::KMeans => 0,
         Method::Auto | Method::Characteristic => DEFAULT_FREQUENCIES,
     })
+}
+
+/// Bytes of memory of the extractors and of their frequencies.
+pub(crate) fn extractor_bytes(recipe: &PoolRecipe, options: &Options) -> usize {
+    size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies(options) + recipe.network_bytes(false)
 }
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ use super::union_agg::distill_union_agg_udaf;
 use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
-use crate::rows::{Layout, with_weight_column};
+use crate::rows::Layout;
 use crate::sketch::Origin;
+use crate::synthesize;
 
 /// The synthetic rows of one call of `distill`.
 ///
@@ -158,7 +159,7 @@ async fn warm_start(
 
 /// The schema of the synthetic rows, with `provenance` in its metadata.
 fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crate::Result<SchemaRef> {
-    let output = with_weight_column(&layout.output_schema(options)?, options)?;
+    let output = synthesize::output_schema(layout, options)?;
     let mut metadata = output.metadata().clone();
     metadata.insert(PROVENANCE_KEY.into(), provenance);
     Ok(Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata)))
