@@ -12,10 +12,11 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::distill_exec::DistillExec;
+use super::endless::is_endless;
 use super::extract_exec::ExtractExec;
 use super::job::{CLASS, Job, SKETCH};
 use super::lineage::schema_with_metadata;
@@ -101,7 +102,7 @@ impl DistillTable {
         if is_endless(input) {
             return plan_err!(
                 "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
-                 distill((SELECT * FROM ... LIMIT 100000), ...)",
+                 distill((SELECT * FROM ... LIMIT 100000), ...); or distill the stream in a program, window by window, with datafusion_distill::stream",
                 self.job.source
             );
         }
@@ -163,14 +164,6 @@ fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crat
     let mut metadata = output.metadata().clone();
     metadata.insert(PROVENANCE_KEY.into(), provenance);
     Ok(Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata)))
-}
-
-/// Whether the rows of `plan` never end. A limit that the optimizer has pushed into an endless scan leaves it marked as endless.
-fn is_endless(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let children = plan.children();
-    plan.boundedness().is_unbounded()
-        && plan.fetch().is_none()
-        && (children.is_empty() || children.into_iter().any(is_endless))
 }
 
 #[async_trait]

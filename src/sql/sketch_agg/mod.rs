@@ -27,7 +27,7 @@ use accumulator::{Shared, SketchAccumulator};
 use call::Call;
 
 /// The aggregate's name.
-const NAME: &str = "distill_sketch_agg";
+pub(super) const NAME: &str = "distill_sketch_agg";
 
 /// The aggregate function `distill_sketch_agg(feature, ... [, options]) -> sketch`.
 ///
