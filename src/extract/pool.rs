@@ -12,7 +12,7 @@ use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
 use crate::kernels::{Arena, Transform, Wants};
 use crate::options::{AUGMENTS, Network, Options, PoolBytes};
 use crate::random::stream;
-use crate::rows::Shape;
+use crate::rows::{Layout, Profile, Shape};
 
 /// Default extractors in a pool.
 const EXTRACTORS: usize = 16;
@@ -72,6 +72,17 @@ impl PoolRecipe {
     pub fn scaling_of_file(options: &Options) -> Result<Option<Scaling>> {
         let file = options.pool_file.as_ref().map(|path| PoolFile::of(path, options)).transpose()?;
         Ok(file.and_then(|file| file.header).map(|header| header.recipe.scaling))
+    }
+
+    /// The input scaling of rows of `layout`, where a pool file, the options or the column's type tell it; `None`: a scan of the rows has to find it.
+    pub fn known_scaling(layout: &Layout, options: &Options) -> Result<Option<Scaling>> {
+        if let Some(scaling) = Self::scaling_of_file(options)? {
+            return Ok(Some(scaling));
+        }
+        match (layout.single(), layout.static_range(options)) {
+            (Some(_), range) => range.map(Scaling::for_range).transpose(),
+            (None, _) => Ok(Profile::declared(layout, options)?.map(Scaling::Table)),
+        }
     }
 
     /// The recipe that `options` ask for, for rows of `shape` that are scaled by `scaling`. Reads the header of `pool_file`, if any: then

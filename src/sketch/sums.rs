@@ -166,15 +166,18 @@ impl ClassSketch {
 
     /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
-        self.check_shape(other)?;
-        let (count, moment_rows) =
-            (count_after(self.count, other.count)?, rows_after(self.moment_rows, other.moment_rows)?);
-        (self.count, self.moment_rows) = (count, moment_rows);
+        (self.count, self.moment_rows) = self.check_merge(other)?;
         self.clipped = self.clipped.saturating_add(other.clipped);
         self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
         self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
         self.reservoir.merge(&other.reservoir);
         Ok(())
+    }
+
+    /// Refuses what [`ClassSketch::merge`] refuses; gives the rows, and those in second moments, that there would be.
+    pub(super) fn check_merge(&self, other: &ClassSketch) -> Result<(u64, u64)> {
+        self.check_shape(other)?;
+        Ok((count_after(self.count, other.count)?, rows_after(self.moment_rows, other.moment_rows)?))
     }
 
     /// Takes back a sketch of the same header whose rows were added to this one before: the sums are exactly those of the other rows; of

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
 use crate::pretrain;
 use crate::rows::{Label, Rows, Shape};
-use crate::sketch::{self, ClassSketch, Header, MICRO_BATCH, Origin, Sketcher, needs};
+use crate::sketch::{self, ClassSketch, Header, Origin, Sketcher, needs, working_bytes};
 
 /// Most bytes of sketches in one output batch, where they are more than one.
 const OUTPUT_BYTES: usize = 32 << 20;
@@ -245,9 +245,7 @@ impl Fold {
         let scaling = self.scaling().await?;
         self.train(shape, &scaling).await?;
         let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), self.job.pool_options())?;
-        let frequencies = needs::frequencies(&self.job.options);
-        let frequencies = size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies;
-        let bytes = frequencies + recipe.network_bytes(false);
+        let bytes = needs::extractor_bytes(&recipe, &self.job.options);
         let reservation = MemoryConsumer::new("Distill extractors").register(self.context.memory_pool());
         reservation.try_grow(bytes).map_err(|e| {
             let advice = "give fewer extractors or frequencies, or a smaller width";
@@ -408,14 +406,4 @@ pub(super) fn too_many_classes(job: &Job, classes: usize) -> Result<()> {
              or keep some classes by classes => [...]"
         ),
     ))
-}
-
-/// Bytes that the extractors work in, about: activations of a micro-batch a thread, and its features.
-fn working_bytes(recipe: &PoolRecipe, frequencies: usize, threads: usize) -> usize {
-    let activations = match recipe.shape {
-        Shape::Picture { height, width, .. } => 3 * recipe.width * (height + 4) * (width + 4),
-        Shape::Vector { .. } => 2 * recipe.width,
-    };
-    let floats = recipe.shape.len() + recipe.input_shape().len() + activations + recipe.feature_len() + 2 * frequencies;
-    threads * MICRO_BATCH * floats * size_of::<f32>()
 }
