@@ -26,12 +26,14 @@ def characteristic(sketch):
 
 
 def distance(a, b):
-    """The squared distance less what the numbers of rows add, and 9.83 times that (docs/sql.md, Sketches)."""
+    """The squared distance less what the numbers of rows add, and what chance stays below (docs/sql.md, Sketches)."""
     assert a["format"] == b["format"] == "datafusion-distill/sketch/1"
     assert (a["pool"], a["frequency_seed"]) == (b["pool"], b["frequency_seed"]), "different pools don't compare"
     phi_a, phi_b = characteristic(a), characteristic(b)
     bias = sum((1 - abs(phi) ** 2) / (s["count"] - 1) for phi, s in ((phi_a, a), (phi_b, b)))
-    return np.mean(abs(phi_a - phi_b) ** 2 - bias), np.mean(bias) * 9.827566
+    both = (a["count"] * phi_a + b["count"] * phi_b) / (a["count"] + b["count"])
+    spread = np.std(abs(both) ** 2) * sum(1 / (s["count"] - 1) for s in (a, b))
+    return np.mean(abs(phi_a - phi_b) ** 2 - bias), min(spread, np.mean(bias)) * 9.827566
 
 
 first, second = map(read, sys.argv[1:3])

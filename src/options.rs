@@ -182,6 +182,29 @@ impl Options {
         self.reservoir_per_class.unwrap_or(wanted)
     }
 
+    /// Whether the extractors are trained on the source's rows.
+    pub fn trains(&self) -> bool {
+        self.pool != PoolKind::Random && self.pool_file.is_none()
+    }
+
+    /// The options with the pool that was trained for them in place of what says how to make it.
+    pub fn with_trained(&self, pool: PoolBytes) -> Self {
+        let default = Self::default();
+        Self {
+            pool: default.pool,
+            pool_file: Some(format!("pool => '{}'", self.pool)),
+            pool_bytes: Some(pool),
+            extractors: None,
+            network: default.network,
+            width: None,
+            depth: None,
+            augment: default.augment,
+            curve: default.curve,
+            ranges: self.ranges.clone().filter(|ranges| matches!(ranges, Ranges::List(_))),
+            ..self.clone()
+        }
+    }
+
     /// Whether every class gets `ipc` rows, whatever the classes turn out to be.
     pub(crate) fn is_ipc_each(&self) -> bool {
         self.rows.is_none() && self.allocation == Allocation::Equal

@@ -100,7 +100,7 @@ static SKETCH: LazyLock<(Header, ClassSketch, StructArray)> = LazyLock::new(|| {
         depth: Some(1),
         frequencies: Some(3),
         reservoir_per_class: Some(4),
-        moments: Moments::Class,
+        moments: Some(Moments::Class),
         moment_dim: Some(2),
         ..Options::default()
     };

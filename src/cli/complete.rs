@@ -302,7 +302,7 @@ mod tests {
     fn the_values_of_a_choice_are_offered_in_quotes() {
         assert_eq!(
             at_end("SELECT * FROM distill(t, method => "),
-            ["'auto'", "'characteristic'", "'herding'", "'k_center'", "'k_means'", "'mean'", "'random'"]
+            ["'auto'", "'characteristic'", "'herding'", "'k_center'", "'k_means'", "'mean'", "'random'", "'ridge'"]
         );
         assert_eq!(at_end("SELECT * FROM distill(t, ipc => "), [""; 0]);
     }

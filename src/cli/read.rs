@@ -12,7 +12,7 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
 use crate::options::{Curve, Options};
-use crate::rows::{Decoder, Layout, Profile, Rows, SOFT_LABEL, Shape, TableScaling, soft_labels};
+use crate::rows::{Decoder, Layout, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_soft_labels, soft_labels};
 use crate::sql;
 
 /// Rows that are decoded at a time.
@@ -59,7 +59,7 @@ pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &O
 fn without_added(schema: &SchemaRef, options: &Options) -> Options {
     let mut options = options.clone();
     let weight = sql::weight_column(schema).filter(|name| schema.column_with_name(name).is_some());
-    for added in weight.into_iter().chain(sql::has_soft_labels(schema).then(|| SOFT_LABEL.to_string())) {
+    for added in weight.into_iter().chain(has_soft_labels(schema).then(|| SOFT_LABEL.to_string())) {
         let named = options.features.iter().flatten().chain(&options.exclude).chain(&options.label);
         if !named.into_iter().any(|name| *name == added) {
             options.exclude.push(added);
@@ -96,7 +96,8 @@ impl Source {
         let mut columns: Vec<Expr> =
             layout.projection().into_iter().map(|i| column(layout.schema.field(i).name())).collect();
         let count = columns.len();
-        columns.extend(sql::has_soft_labels(schema).then(|| column(SOFT_LABEL)));
+        let is_feature = layout.features.iter().any(|feature| layout.name_of(feature) == SOFT_LABEL);
+        columns.extend((has_soft_labels(schema) && !is_feature).then(|| column(SOFT_LABEL)));
         let read: Vec<RecordBatch> = frame.select(columns)?.execute_stream().await?.try_collect().await?;
         let (mut batches, mut soft) = (vec![], vec![]);
         for batch in read {

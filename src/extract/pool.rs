@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
 use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
 use crate::kernels::{Arena, Transform, Wants};
-use crate::options::{AUGMENTS, Network, Options};
+use crate::options::{AUGMENTS, Network, Options, PoolBytes};
 use crate::random::stream;
-use crate::rows::Shape;
+use crate::rows::{Layout, Profile, Shape};
 
 /// Default extractors in a pool.
 const EXTRACTORS: usize = 16;
@@ -72,6 +72,17 @@ impl PoolRecipe {
     pub fn scaling_of_file(options: &Options) -> Result<Option<Scaling>> {
         let file = options.pool_file.as_ref().map(|path| PoolFile::of(path, options)).transpose()?;
         Ok(file.and_then(|file| file.header).map(|header| header.recipe.scaling))
+    }
+
+    /// The input scaling of rows of `layout`, where a pool file, the options or the column's type tell it; `None`: a scan of the rows has to find it.
+    pub fn known_scaling(layout: &Layout, options: &Options) -> Result<Option<Scaling>> {
+        if let Some(scaling) = Self::scaling_of_file(options)? {
+            return Ok(Some(scaling));
+        }
+        match (layout.single(), layout.static_range(options)) {
+            (Some(_), range) => range.map(Scaling::for_range).transpose(),
+            (None, _) => Ok(Profile::declared(layout, options)?.map(Scaling::Table)),
+        }
     }
 
     /// The recipe that `options` ask for, for rows of `shape` that are scaled by `scaling`. Reads the header of `pool_file`, if any: then
@@ -295,6 +306,15 @@ impl Pool {
                 (nets, file.header.map_or(0, |h| h.transform_seed))
             }
         };
+        Self::assemble(recipe, nets, transform_seed, device)
+    }
+
+    /// The pool of `recipe` with networks made elsewhere, as many as it says; transforms are drawn from `seed`.
+    pub fn of_networks(recipe: &PoolRecipe, nets: Vec<ConvNet>, seed: u64, device: &Device) -> Result<Self> {
+        Self::assemble(recipe, nets.into_iter().map(Net::Conv).collect(), seed, device)
+    }
+
+    fn assemble(recipe: &PoolRecipe, nets: Vec<Net>, transform_seed: u64, device: &Device) -> Result<Self> {
         // One after the other or a few at once: they share scratch memory.
         let arena = Arc::<Arena>::default();
         let mut members = vec![];
@@ -361,10 +381,20 @@ impl Pool {
 
     /// Writes the pool as safetensors (recipe in the metadata), beside and then renamed: option `pool_file` reads it.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let (header, tensors) = self.content();
+        pool_file::write(path, &header, &tensors)
+    }
+
+    /// What [`Pool::save`] writes, for option `pool_file` of jobs in this process.
+    pub fn to_bytes(&self) -> Result<PoolBytes> {
+        let (header, tensors) = self.content();
+        Ok(PoolBytes(Arc::new(pool_file::bytes("a pool", &header, &tensors)?)))
+    }
+
+    fn content(&self) -> (Header, Vec<(String, Tensor)>) {
         let header = Header { recipe: self.recipe.clone(), transform_seed: self.transform_seed };
         let members = self.members.iter().enumerate();
-        let tensors: Vec<_> = members.flat_map(|(n, m)| m.net.tensors(&format!("extractors.{n}"))).collect();
-        pool_file::write(path, &header, &tensors)
+        (header, members.flat_map(|(n, m)| m.net.tensors(&format!("extractors.{n}"))).collect())
     }
 }
 

@@ -121,23 +121,27 @@ impl PoolFile {
     }
 }
 
-/// Writes `tensors` (f32, on any device) and `header` to `path`: beside it first, then renamed. The same pool gives the same bytes.
-pub(super) fn write(path: &Path, header: &Header, tensors: &[(String, Tensor)]) -> Result<()> {
-    let failed = |e: std::io::Error| Error::io(path, e);
-    let json = serde_json::to_string(header).map_err(|e| error(&path.display().to_string(), e))?;
+/// `tensors` (f32, on any device) and `header` as a file's bytes, the same ones for the same pool. `name` is the file's in messages.
+pub(super) fn bytes(name: &str, header: &Header, tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
+    let json = serde_json::to_string(header).map_err(|e| error(name, e))?;
     let mut data = vec![];
     for (name, tensor) in tensors {
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         data.push((name.as_str(), tensor.dims().to_vec(), bytes));
     }
-    let format = |e: safetensors::SafeTensorError| error(&path.display().to_string(), e);
+    let format = |e: safetensors::SafeTensorError| error(name, e);
     let mut views = vec![];
     for (name, shape, bytes) in &data {
         views.push((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(format)?));
     }
-    let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.into(), json)]))).map_err(format)?;
+    safetensors::serialize(views, Some(HashMap::from([(KEY.into(), json)]))).map_err(format)
+}
 
+/// Writes [`bytes`] to `path`: beside it first, then renamed.
+pub(super) fn write(path: &Path, header: &Header, tensors: &[(String, Tensor)]) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io(path, e);
+    let bytes = bytes(&path.display().to_string(), header, tensors)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]

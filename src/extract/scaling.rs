@@ -54,6 +54,12 @@ impl Scaling {
         }
     }
 
+    /// That of a table; [`Error::Pool`] where `source` is one, and the pool file was made for lists or pictures.
+    pub(crate) fn of_table(&self, source: &str) -> Result<&TableScaling> {
+        self.table()
+            .ok_or_else(|| Error::Pool(format!("the pool file was made for lists or pictures, {source} is a table")))
+    }
+
     /// The shape of the input of rows of `shape`.
     pub fn input_shape(&self, shape: Shape) -> Shape {
         match self {

@@ -136,3 +136,141 @@ impl Objective for Ridge {
         error + (1.0 - 1.0 / groups.classes() as f64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use candle_core::{DType, Var};
+
+    use super::*;
+    use crate::extract::{Pool, PoolRecipe};
+    use crate::kernels::Wants;
+    use crate::objective::{gradient_check, one_hot};
+    use crate::options::{Moments, Options};
+    use crate::random;
+    use crate::rows::{Label, Rows, Shape};
+    use crate::sketch::{ClassSketch, Sketcher};
+
+    const LEN: usize = 6;
+    const WIDTH: usize = 16;
+    /// Rows of the two classes.
+    const COUNTS: [usize; 2] = [60, 30];
+
+    /// Vectors of two classes that lie apart, with their sketches.
+    fn sketched(options: &Options) -> (Rows, Arc<Pool>, Sketches) {
+        let shape = Shape::Vector { len: LEN };
+        let mut values = random::normal(&mut random::stream(4, "rows"), (COUNTS[0] + COUNTS[1]) * LEN);
+        let labels: Vec<Label> = (0..COUNTS[0] + COUNTS[1]).map(|i| Label::Int(i64::from(i >= COUNTS[0]))).collect();
+        for (row, label) in values.chunks_mut(LEN).zip(&labels) {
+            row[0] += if *label == Label::Int(0) { -1.0 } else { 1.0 };
+        }
+        let rows = Rows { shape, values, labels, exact: vec![], skipped: 0 };
+        let recipe = PoolRecipe::choose(shape, (-4.0, 4.0), options).unwrap();
+        let pool = Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap());
+        let sketcher = Sketcher::new(Arc::clone(&pool), options).unwrap();
+        let mut of = [ClassSketch::empty(sketcher.header()), ClassSketch::empty(sketcher.header())];
+        let classes: Vec<usize> = rows.labels.iter().map(|l| usize::from(*l == Label::Int(1))).collect();
+        sketcher.fold(&rows, &classes, &mut of, &AtomicBool::new(false)).unwrap();
+        let mut sketches = Sketches::new(sketcher.header().clone());
+        for (label, sketch) in [0, 1].into_iter().zip(of) {
+            sketches.classes.insert(Label::Int(label), sketch);
+        }
+        (rows, pool, sketches)
+    }
+
+    fn options(moments: Moments, dim: usize) -> Options {
+        Options {
+            extractors: Some(2),
+            width: Some(WIDTH),
+            moments: Some(moments),
+            moment_dim: Some(dim),
+            frequencies: Some(0),
+            ..Options::default()
+        }
+    }
+
+    /// The loss as its definition has it: the readout of the synthetic `features` and `labels`, tried on each real row, in float64.
+    fn by_rows(rows: &Rows, pool: &Pool, sketches: &Sketches, dim: usize, features: &Tensor, labels: &Tensor) -> f64 {
+        let wants = Wants { input: false, weights: false, parallel: false };
+        let real = pool.features(1, &pool.scale(&rows.values).unwrap(), wants).unwrap();
+        let with_ones = |f: &Tensor| {
+            let f = match moment_projection(&sketches.header, 1, dim) {
+                Some(p) => f.matmul(&Tensor::from_vec(p, (WIDTH, dim), &Device::Cpu).unwrap()).unwrap(),
+                None => f.clone(),
+            };
+            let ones = Tensor::ones((f.dim(0).unwrap(), 1), DType::F32, &Device::Cpu).unwrap();
+            Tensor::cat(&[&f, &ones], 1).unwrap().to_dtype(DType::F64).unwrap()
+        };
+        let (real, synthetic) = (with_ones(&real), with_ones(features));
+        let labels = labels.to_dtype(DType::F64).unwrap();
+        let n = synthetic.dim(0).unwrap();
+        let kernel = synthetic.matmul(&synthetic.t().unwrap()).unwrap();
+        let diagonal: f64 = (0..n).map(|i| kernel.get(i).unwrap().get(i).unwrap().to_scalar::<f64>().unwrap()).sum();
+        let ridge = (Tensor::eye(n, DType::F64, &Device::Cpu).unwrap() * (RIDGE * diagonal / n as f64)).unwrap();
+        let weights = ridge_solve(&(kernel + ridge).unwrap(), &labels).unwrap();
+        let readout = synthetic.t().unwrap().matmul(&weights).unwrap();
+        let predicted = real.matmul(&readout).unwrap().to_vec2::<f64>().unwrap();
+        let error = |(row, label): (&Vec<f64>, &Label)| -> f64 {
+            let own = usize::from(*label == Label::Int(1));
+            row.iter().enumerate().map(|(c, p)| (p - if c == own { 0.5 } else { -0.5 }).powi(2)).sum()
+        };
+        predicted.iter().zip(&rows.labels).map(error).sum::<f64>() / rows.labels.len() as f64
+    }
+
+    #[test]
+    fn the_loss_is_that_of_every_real_row_under_the_readout_of_the_synthetic_ones() {
+        let features = random::normal(&mut random::stream(5, "features"), 5 * WIDTH);
+        let features = Tensor::from_vec(features, (5, WIDTH), &Device::Cpu).unwrap();
+        let groups = Groups::new(&[2, 3]);
+        let labels = one_hot(&groups, &Device::Cpu).unwrap();
+        for (moments, dim) in [(Moments::Pooled, WIDTH), (Moments::Class, WIDTH), (Moments::Class, 8)] {
+            let (rows, pool, sketches) = sketched(&options(moments, dim));
+            let ridge = Ridge::new(&sketches, &Device::Cpu).unwrap();
+            for labels in [&labels, &(&labels * 0.3).unwrap()] {
+                let loss = ridge.loss(1, &features, &groups, labels).unwrap().to_scalar::<f32>().unwrap();
+                let expected = by_rows(&rows, &pool, &sketches, dim, &features, labels);
+                let apart = (f64::from(loss) - expected).abs();
+                // The features of the real rows were rounded to 12 bits.
+                assert!(apart < 2e-3 * expected, "{moments} {dim}: {loss} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradients_are_those_of_finite_differences() {
+        let (.., sketches) = sketched(&options(Moments::Pooled, 8));
+        let ridge = Ridge::new(&sketches, &Device::Cpu).unwrap();
+        let features = random::normal(&mut random::stream(6, "features"), 5 * WIDTH);
+        let groups = Groups::new(&[2, 3]);
+        gradient_check::check(&ridge, &features, &groups, 3e-2);
+
+        let features = Tensor::from_vec(features, (5, WIDTH), &Device::Cpu).unwrap();
+        let labels = Var::from_tensor(&one_hot(&groups, &Device::Cpu).unwrap()).unwrap();
+        let loss = |labels: &Tensor| ridge.loss(0, &features, &groups, labels).unwrap();
+        let gradients = loss(labels.as_tensor()).backward().unwrap();
+        let gradient: Vec<f32> = gradients.get(&labels).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let values: Vec<f32> = labels.as_detached_tensor().flatten_all().unwrap().to_vec1().unwrap();
+        for (i, g) in gradient.into_iter().enumerate() {
+            let moved = |by: f32| {
+                let mut values = values.clone();
+                values[i] += by;
+                loss(&Tensor::from_vec(values, (5, 2), &Device::Cpu).unwrap()).to_scalar::<f32>().unwrap()
+            };
+            let numeric = (moved(0.05) - moved(-0.05)) / 0.1;
+            assert!((numeric - g).abs() < 1e-3 + 2e-2 * g.abs(), "{i}: {numeric} {g}");
+        }
+    }
+
+    #[test]
+    fn a_sketch_without_moments_or_with_those_of_other_rows_is_refused_with_what_to_do() {
+        let (.., mut sketches) = sketched(&options(Moments::Pooled, 8));
+        let error = |sketches: &Sketches| Ridge::new(sketches, &Device::Cpu).unwrap_err().to_string();
+        sketches.classes.pop_last();
+        let e = error(&sketches);
+        assert!(e.contains("60 rows") && e.contains("90") && e.contains("moments => 'class'"), "{e}");
+        sketches.header.moments = None;
+        assert!(error(&sketches).contains("moments => 'pooled'"));
+    }
+}

@@ -1,19 +1,24 @@
 //! The kind of rows flows in; what `method => 'auto'` stands for flows out.
 
-use crate::options::{Init, Method, Options};
+use crate::options::{Init, LabelKind, Method, Options};
 
 impl Options {
     /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
     /// optimized ones do, or more, at a fraction of the cost (docs/results.md, Census-Income); optimization for pictures and lists, and wherever an option
-    /// is given that only an optimizer has.
+    /// is given that only an optimizer has; a ridge regression's loss where labels are to be learned, as nothing else looks at them.
     pub fn automatic(mut self, table: bool) -> Self {
         let optimizes = self.steps.is_some()
             || self.learning_rate.is_some()
             || self.frequencies.is_some()
             || self.warm_start.is_some()
+            || self.terms.is_some()
+            || self.label_kind == LabelKind::Soft
             || self.init == Init::Noise;
         if self.method == Method::Auto && table && !optimizes {
             self.method = Method::Herding;
+        }
+        if self.method == Method::Auto && self.label_kind == LabelKind::Soft && self.terms.is_none() {
+            self.method = Method::Ridge;
         }
         self
     }
@@ -31,6 +36,10 @@ mod tests {
         assert_eq!(method(plain.clone(), false), Method::Auto);
         assert_eq!(method(Options { steps: Some(5), ..plain.clone() }, true), Method::Auto);
         assert_eq!(method(Options { init: Init::Noise, ..plain.clone() }, true), Method::Auto);
-        assert_eq!(method(Options { method: Method::Mean, ..plain }, true), Method::Mean);
+        assert_eq!(method(Options { method: Method::Mean, ..plain.clone() }, true), Method::Mean);
+        for table in [true, false] {
+            let soft = Options { label_kind: LabelKind::Soft, ..plain.clone() };
+            assert_eq!(method(soft, table), Method::Ridge);
+        }
     }
 }

@@ -86,6 +86,10 @@ choice! {
     PoolKind {
         /// Random, from `seed`.
         Random = "random",
+        /// Random and trained ones, and ones between: trained on a sample of the rows, by a scan of its own.
+        Trained = "trained",
+        /// Ones from early in their training, perturbed.
+        Early = "early",
     }
 }
 choice! {

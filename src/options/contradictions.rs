@@ -1,7 +1,7 @@
 //! A whole set of options flows in; those that contradict each other are refused by name.
 
 use crate::error::{Error, Result};
-use crate::options::{Curve, Init, Method, Network, Options, Ranges};
+use crate::options::{Curve, Init, LabelKind, Method, Moments, Network, Options, PoolKind, Ranges, Term};
 
 /// Rejects options that are given side by side and say the same thing in two ways; `given` are their names.
 pub fn check_given<'a>(given: impl IntoIterator<Item = &'a str>) -> Result<()> {
@@ -57,6 +57,19 @@ impl Options {
         if self.frequencies == Some(0) && self.method == Method::Characteristic {
             return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
         }
+        if self.moments == Some(Moments::None) && self.loss_terms().has(Term::Ridge) {
+            return Err(Error::option("moments", "a ridge regression's loss needs second moments; leave it out"));
+        }
+        if self.label_kind == LabelKind::Soft && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
+            let message = format!(
+                "'soft' labels are learned, and method => '{}' doesn't look at them; use method => 'ridge', or a term 'ridge'",
+                self.method
+            );
+            return Err(Error::option("label_kind", message));
+        }
+        if self.pool != PoolKind::Random && self.pool_file.is_some() {
+            return Err(Error::option("pool", "pool_file has the extractors already; leave one of them out"));
+        }
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
         }
@@ -66,7 +79,13 @@ impl Options {
     /// Rejects what a method that chooses real rows can't do.
     fn check_selection(&self) -> Result<()> {
         let method = self.method;
-        let only = "method => 'mean' or 'characteristic'";
+        let only = "method => 'mean', 'characteristic' or 'ridge'";
+        if self.label_kind == LabelKind::Soft || self.terms.is_some() {
+            let option = if self.terms.is_some() { "terms" } else { "label_kind" };
+            let message =
+                format!("method => '{method}' chooses real rows, and optimizes nothing; leave it out, or use {only}");
+            return Err(Error::option(option, message));
+        }
         if self.warm_start.is_some() {
             let message =
                 format!("method => '{method}' chooses real rows and starts from none; leave it out, or use {only}");
@@ -148,6 +167,20 @@ mod tests {
         let none = Options { reservoir_per_class: Some(0), ..few };
         assert!(refused(none.clone()).contains("at least 1; or use init => 'noise'"));
         assert!(refused(Options { method: Method::KMeans, ..none }).contains("keep at least 1"));
+    }
+
+    #[test]
+    fn labels_are_learned_by_what_looks_at_them_and_moments_are_kept_for_what_needs_them() {
+        let soft = Options { label_kind: LabelKind::Soft, ..Default::default() };
+        soft.check().unwrap();
+        Options { method: Method::Ridge, ..soft.clone() }.check().unwrap();
+        let e = refused(Options { method: Method::Mean, ..soft.clone() });
+        assert!(e.contains("'label_kind'") && e.contains("'ridge'"), "{e}");
+        assert!(refused(Options { method: Method::Herding, ..soft }).contains("'label_kind'"));
+        let none = Options { method: Method::Ridge, moments: Some(Moments::None), ..Default::default() };
+        assert!(refused(none).contains("'moments'"));
+        let both = Options { pool: PoolKind::Early, pool_file: Some("p".into()), ..Default::default() };
+        assert!(refused(both).contains("'pool'"));
     }
 
     #[test]

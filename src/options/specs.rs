@@ -188,7 +188,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         pool,
         Kind::Choice(PoolKind::VALUES),
-        "Where the extractors' weights come from: 'random', from seed.",
+        "Where the extractors' weights come from: 'random', from seed; 'trained' on a sample of the rows, by a scan of its own, to several levels; 'early', from the first epochs of training, perturbed.",
         |n, v| PoolKind::parse(n, &text(n, v)?),
         shown
     ),

@@ -1,6 +1,7 @@
 //! Record batches flow in and numbers with labels flow out; and back, in the source's own schema.
 
 mod decode;
+mod decode_parallel;
 mod encode;
 mod exact;
 mod form;
@@ -20,7 +21,7 @@ pub use decode::{Decoder, Rows};
 pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
-pub use soft_label::{SOFT_LABEL, soft_label_array, soft_labels, with_soft_label_column};
+pub use soft_label::{SOFT_LABEL, has_soft_labels, soft_label_array, soft_labels, with_soft_label_column};
 pub use table::{Profile, TableScaling};
 pub use weight::{weight_array, with_weight_column};
 

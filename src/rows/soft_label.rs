@@ -37,6 +37,17 @@ pub fn with_soft_label_column(schema: &SchemaRef, options: &Options) -> Result<S
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
+/// Whether rows of `schema` have such a column: it is told by name and type, as notes about a file don't survive a query.
+pub fn has_soft_labels(schema: &Schema) -> bool {
+    let list = |field: &Field| match field.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            matches!(item.data_type(), DataType::Float32 | DataType::Float64)
+        }
+        _ => false,
+    };
+    schema.column_with_name(SOFT_LABEL).is_some_and(|(_, field)| list(field))
+}
+
 /// `shares` `[rows, classes]` as that column.
 pub fn soft_label_array(shares: Vec<f32>, classes: usize) -> Result<ArrayRef> {
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
@@ -92,6 +103,7 @@ mod tests {
         let array = soft_label_array(vec![0.75, 0.25, 0.0, 1.0], 2).unwrap();
         assert_eq!(schema.field(1).data_type(), array.data_type());
         assert_eq!(schema.field(1).name(), "soft_label");
+        assert!(has_soft_labels(&schema) && !has_soft_labels(&self::schema()));
         assert!(schema.field(1).metadata()[ORDER_KEY].contains("ascending"));
         assert_eq!(soft_labels("t", &array, 2).unwrap(), [0.75, 0.25, 0.0, 1.0]);
         let e = soft_labels("t", &array, 3).unwrap_err().to_string();

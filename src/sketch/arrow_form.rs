@@ -249,7 +249,7 @@ fn sections(header: &Header, sketches: &[ClassSketch]) -> Result<ArrayRef> {
     // Sums that are all 0 are written as none, however they came to be.
     let sums = |m: &MemberSums| if m.moments.iter().all(|sum| *sum == 0) { 0 } else { m.moments.len() };
     let members: Vec<&MemberSums> = sketches.iter().flat_map(|s| &s.members).collect();
-    let values: Vec<i64> = members.iter().flat_map(|m| &m.moments[..sums(m)]).copied().collect();
+    let values = members.iter().map(|m| &m.moments[..sums(m)]).collect::<Vec<_>>().concat();
     let inner = lists(Arc::new(Int64Array::from(values)), members.iter().map(|m| sums(m)))?;
     let numbers = lists(new_empty_array(&DataType::Float64), std::iter::empty())?;
     let columns = vec![
@@ -271,7 +271,8 @@ fn missing(sketches: &[ClassSketch]) -> Result<ArrayRef> {
 fn extractors(sketches: &[ClassSketch]) -> Result<ArrayRef> {
     let members: Vec<&MemberSums> = sketches.iter().flat_map(|s| &s.members).collect();
     let sums = |get: fn(&MemberSums) -> &Vec<i64>| -> Result<ArrayRef> {
-        let values: Vec<i64> = members.iter().flat_map(|m| get(m)).copied().collect();
+        // Copied list by list: an iterator over single numbers is several times slower.
+        let values = members.iter().map(|m| get(m).as_slice()).collect::<Vec<_>>().concat();
         lists(Arc::new(Int64Array::from(values)), members.iter().map(|m| get(m).len()))
     };
     let columns = vec![sums(|m| &m.embedding)?, sums(|m| &m.cos)?, sums(|m| &m.sin)?];
@@ -286,7 +287,7 @@ fn reservoirs(sketches: &[ClassSketch]) -> Result<ArrayRef> {
         hashes.append_value(row.hash)?;
     }
     let copies: Int64Array = rows.iter().map(|r| Some(i64::try_from(r.copies).unwrap_or(i64::MAX))).collect();
-    let values: Vec<f32> = rows.iter().flat_map(|r| &r.values).copied().collect();
+    let values = rows.iter().map(|r| r.values.as_slice()).collect::<Vec<_>>().concat();
     let columns = vec![
         Arc::new(hashes.finish()) as ArrayRef,
         Arc::new(copies),

@@ -227,3 +227,32 @@ fn tempfile(bytes: &[u8]) -> std::fs::File {
     file.rewind().unwrap();
     file
 }
+
+#[test]
+fn a_column_that_is_read_to_be_added_up_gives_the_same_sum_as_sketch_by_sketch() {
+    let header = header();
+    // Other rows in each, so that the reservoirs overflow; another numerics tag in the middle.
+    let mixed = Header { numerics: "other 1".into(), ..header.clone() };
+    let arrays: Vec<StructArray> = (1..7u64)
+        .map(|rows| to_array(if rows == 3 { &mixed } else { &header }, &[sketch(&header, 2 * rows)]).unwrap())
+        .collect();
+    let arrays: Vec<&dyn Array> = arrays.iter().map(|a| a as &dyn Array).collect();
+    let column = crate::arrow::compute::concat(&arrays).unwrap();
+    let column = column.as_struct();
+    let mut expected = ClassSketch::empty(&header);
+    read_rows(column).iter().for_each(|(_, sketch)| expected.merge(sketch).unwrap());
+    assert!(expected.reservoir.bound().is_some(), "the reservoir must be full");
+
+    let (mut sum, mut together) = (ClassSketch::empty(&header), SketchColumn::new(column));
+    for (row, (own, _)) in read_rows(column).iter().enumerate() {
+        let bound = sum.reservoir.bound();
+        let sketch = together.read(row, bound).unwrap();
+        assert_eq!(together.header(), Some(own));
+        sum.merge(&sketch).unwrap();
+    }
+    assert_eq!(sum, expected);
+}
+
+fn read_rows(column: &StructArray) -> Vec<(Header, ClassSketch)> {
+    (0..column.len()).map(|row| from_array(column, row).unwrap()).collect()
+}

@@ -25,32 +25,69 @@ const MOST_TEXT: usize = 16 << 20;
 /// Fields are found by name and cast where another writer chose another type of list, text or integer. Everything is checked:
 /// the format's version, the scales, all lengths against the recipe, the size of every sum, the reservoir's order and hashes.
 pub fn from_array(array: &StructArray, row: usize) -> Result<(Header, ClassSketch)> {
-    if row >= array.len() || array.is_null(row) {
-        return Err(Error::Sketch(format!("row {row} is NULL; leave such rows out: WHERE sketch IS NOT NULL")));
-    }
-    let reader = Reader { array, row };
-    let format = reader.text("format")?;
-    if format != FORMAT {
-        return Err(Error::Sketch(format!(
-            "format '{format}', this version reads '{FORMAT}'; make the sketch again, or read it with the version that made it"
-        )));
-    }
-    let scales = [
-        ("embedding_scale", EMBEDDING_SCALE),
-        ("cos_scale", COS_SCALE),
-        ("embedding_bound", f64::from(EMBEDDING_BOUND)),
-    ];
-    for (name, expected) in scales {
-        let found = reader.column(name, &DataType::Float64)?.as_primitive::<Float64Type>().value(0);
-        if found != expected {
-            return Err(damaged(name, format!("expected {expected}, found {found}")));
-        }
-    }
-    let mut header = reader.header()?;
-    let moments = reader.moments(&header.recipe)?;
-    header.moments = moments.as_ref().map(|moments| moments.said.header.clone());
-    let sketch = reader.sketch(&header, moments)?;
+    let mut column = SketchColumn::new(array);
+    let sketch = column.read(row, None)?;
+    let (_, header) = column.last.ok_or_else(|| Error::Sketch(format!("row {row} has no header")))?;
     Ok((header, sketch))
+}
+
+/// A column of sketches to be added up: a header that is the one before again isn't parsed again.
+pub(crate) struct SketchColumn<'a> {
+    array: &'a StructArray,
+    /// The row that was read last, and its header.
+    last: Option<(usize, Header)>,
+}
+
+/// Fields that the header is read from, but for the sections.
+const HEADER: [&str; 15] = [
+    "format",
+    "pool",
+    "recipe",
+    "frequencies",
+    "frequency_seed",
+    "reservoir_capacity",
+    "embedding_scale",
+    "cos_scale",
+    "embedding_bound",
+    "numerics",
+    "source_schema",
+    "features",
+    "label",
+    "label_type",
+    "label_names",
+];
+
+impl<'a> SketchColumn<'a> {
+    /// None of it is read yet.
+    pub(crate) fn new(array: &'a StructArray) -> Self {
+        Self { array, last: None }
+    }
+
+    /// The header of the row that was read last.
+    pub(crate) fn header(&self) -> Option<&Header> {
+        self.last.as_ref().map(|(_, header)| header)
+    }
+
+    /// The sketch in row `row`, checked as [`from_array`] does; a damaged one is an error.
+    ///
+    /// `bound`: kept rows with a larger hash are left out, the first aside, and their numbers not looked at, since the reservoir that the sketch goes into has no
+    /// room for them.
+    pub(crate) fn read(&mut self, row: usize, bound: Option<[u8; 16]>) -> Result<ClassSketch> {
+        let array = self.array;
+        if row >= array.len() || array.is_null(row) {
+            return Err(Error::Sketch(format!("row {row} is NULL; leave such rows out: WHERE sketch IS NOT NULL")));
+        }
+        let reader = Reader { array, row, bound };
+        let mut header = match self.last.take() {
+            Some((last, header)) if reader.has_the_header_of(last) => header,
+            _ => reader.checked_header()?,
+        };
+        let moments = reader.moments(&header.recipe)?;
+        header.moments = moments.as_ref().map(|moments| moments.said.header.clone());
+        let sketch = reader.sketch(&header, moments)?;
+        self.last = Some((row, header));
+        Ok(sketch)
+    }
 }
 
 fn damaged(field: &str, message: impl std::fmt::Display) -> Error {
@@ -68,9 +105,18 @@ struct ReadMoments {
 struct Reader<'a> {
     array: &'a StructArray,
     row: usize,
+    bound: Option<[u8; 16]>,
 }
 
 impl Reader<'_> {
+    /// Whether row `other`, which was read, says the same of how it was made.
+    fn has_the_header_of(&self, other: usize) -> bool {
+        HEADER.iter().all(|name| {
+            let column = self.array.column_by_name(name);
+            column.is_some_and(|column| column.slice(self.row, 1) == column.slice(other, 1))
+        })
+    }
+
     /// The row's value of a field, as an array of length 1 and of type `data_type`, without NULLs.
     fn column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
         let column = self.array.column_by_name(name).ok_or_else(|| {
@@ -108,6 +154,27 @@ impl Reader<'_> {
 
     fn optional_text(&self, name: &str) -> Result<Option<String>> {
         Ok(self.optional(name, &DataType::Utf8)?.map(|text| text.as_string::<i32>().value(0).to_string()))
+    }
+
+    fn checked_header(&self) -> Result<Header> {
+        let format = self.text("format")?;
+        if format != FORMAT {
+            return Err(Error::Sketch(format!(
+                "format '{format}', this version reads '{FORMAT}'; make the sketch again, or read it with the version that made it"
+            )));
+        }
+        let scales = [
+            ("embedding_scale", EMBEDDING_SCALE),
+            ("cos_scale", COS_SCALE),
+            ("embedding_bound", f64::from(EMBEDDING_BOUND)),
+        ];
+        for (name, expected) in scales {
+            let found = self.column(name, &DataType::Float64)?.as_primitive::<Float64Type>().value(0);
+            if found != expected {
+                return Err(damaged(name, format!("expected {expected}, found {found}")));
+            }
+        }
+        self.header()
     }
 
     fn header(&self) -> Result<Header> {
@@ -326,36 +393,41 @@ impl Reader<'_> {
             }
             reservoir.threshold = threshold.as_fixed_size_binary().value(0).try_into().ok();
         }
-        let mut total = 0u64;
+        let (mut total, mut last) = (0u64, None);
         for i in 0..structs.len() {
-            let path = format!("reservoir[{i}]");
-            let values = without_nulls(&path, &rows.as_list::<i64>().value(i), &DataType::Float32)?;
+            let path = || format!("reservoir[{i}]");
+            let said = hashes.as_fixed_size_binary().value(i);
+            if last.is_some_and(|last| last >= said) {
+                return Err(damaged(&path(), "not in the order of the hashes"));
+            }
+            last = Some(said);
+            let copies = copies.as_primitive::<Int64Type>().value(i);
+            match u64::try_from(copies).ok().and_then(|c| total.checked_add(c)).filter(|t| copies > 0 && *t <= count) {
+                Some(t) => total = t,
+                None => return Err(damaged(&path(), format!("{copies} copies, in a sketch of {count} rows"))),
+            }
+            if i > 0 && self.bound.is_some_and(|bound| said > bound.as_slice()) {
+                continue;
+            }
+            let values = without_nulls(&path(), &rows.as_list::<i64>().value(i), &DataType::Float32)?;
             let values = values.as_primitive::<Float32Type>().values().to_vec();
             let expected = header.recipe.shape.len();
             if values.len() != expected || values.iter().any(|v| !v.is_finite()) {
-                return Err(damaged(&path, format!("expected {expected} finite numbers")));
+                return Err(damaged(&path(), format!("expected {expected} finite numbers")));
             }
             let exact = match exact.value(i) {
                 own if own.len() == exact.value(0).len() => own.to_vec(),
                 own => {
                     let (found, first) = (own.len(), exact.value(0).len());
-                    return Err(damaged(&path, format!("{found} exact bytes, the first row has {first}")));
+                    return Err(damaged(&path(), format!("{found} exact bytes, the first row has {first}")));
                 }
             };
             let hash = Reservoir::hash(header.frequency_seed, &values, &exact);
-            if hashes.as_fixed_size_binary().value(i) != hash {
-                return Err(damaged(&path, "the numbers don't have the hash that is stored with them"));
+            if said != hash {
+                return Err(damaged(&path(), "the numbers don't have the hash that is stored with them"));
             }
             if reservoir.threshold.is_some_and(|threshold| hash > threshold) {
-                return Err(damaged(&path, "a hash above the reservoir's threshold"));
-            }
-            if reservoir.rows.last().is_some_and(|last| last.hash >= hash) {
-                return Err(damaged(&path, "not in the order of the hashes"));
-            }
-            let copies = copies.as_primitive::<Int64Type>().value(i);
-            match u64::try_from(copies).ok().and_then(|c| total.checked_add(c)).filter(|t| copies > 0 && *t <= count) {
-                Some(t) => total = t,
-                None => return Err(damaged(&path, format!("{copies} copies, in a sketch of {count} rows"))),
+                return Err(damaged(&path(), "a hash above the reservoir's threshold"));
             }
             reservoir.rows.push(Kept { hash, copies: copies as u64, values, exact });
         }

@@ -14,6 +14,7 @@ mod sketcher;
 mod sums;
 
 pub use arrow_form::{data_type, is_sketch, to_array};
+pub(crate) use arrow_read::SketchColumn;
 pub use arrow_read::from_array;
 pub use distance::{Distance, distance};
 pub use header::{FORMAT, Header};
@@ -23,13 +24,18 @@ pub use origin::{Origin, OriginFeature};
 pub use projection::NORM_EPSILON;
 pub use reservoir::{Kept, Reservoir};
 pub(crate) use schema_bytes::{read as schema_from_bytes, write as schema_to_bytes};
+pub(crate) use sketcher::working_bytes;
 pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
 pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::error::Result;
 use crate::rows::Label;
+
+/// Most distinct labels of a source: more are taken for a mistake (an id column).
+pub const MAX_CLASSES: usize = 10_000;
 
 /// The sketches of all classes of a source, made with one header.
 #[derive(Clone, Debug)]
@@ -50,12 +56,38 @@ impl Sketches {
     pub fn add(&mut self, label: Label, header: &Header, sketch: ClassSketch) -> Result<()> {
         self.header.join(header)?;
         match self.classes.entry(label) {
-            std::collections::btree_map::Entry::Vacant(slot) => {
+            Entry::Vacant(slot) => {
                 slot.insert(sketch);
                 Ok(())
             }
-            std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(&sketch),
+            Entry::Occupied(mut slot) => slot.get_mut().merge(&sketch),
         }
+    }
+
+    /// Adds all of `other`; on an error (it was made differently, or a class gets too many rows) nothing is added.
+    pub fn merge(&mut self, other: Sketches) -> Result<()> {
+        let mut header = self.header.clone();
+        header.join(&other.header)?;
+        for (label, sketch) in &other.classes {
+            if let Some(ours) = self.classes.get(label) {
+                ours.check_merge(sketch)?;
+            }
+        }
+        self.header = header;
+        for (label, sketch) in other.classes {
+            match self.classes.entry(label) {
+                Entry::Vacant(slot) => {
+                    slot.insert(sketch);
+                }
+                Entry::Occupied(mut slot) => slot.get_mut().merge(&sketch)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory they hold.
+    pub fn bytes(&self) -> usize {
+        self.classes.values().map(ClassSketch::bytes).sum()
     }
 
     /// Rows of all classes.

@@ -18,7 +18,7 @@ fn options(moments: Moments, moment_dim: Option<usize>) -> Options {
         width: Some(16),
         depth: Some(2),
         frequencies,
-        moments,
+        moments: Some(moments),
         moment_dim,
         seed: 4,
         ..Options::default()

@@ -1,5 +1,6 @@
 //! The options flow in; what the sketch has to hold for them flows out.
 
+use crate::extract::PoolRecipe;
 use crate::options::{Moments, Options, Term};
 
 /// Frequencies per extractor where the method needs them and the option doesn't say.
@@ -28,6 +29,11 @@ pub fn moments(options: &Options, feature_len: usize) -> Option<(Moments, usize)
     let kind = options.moments.unwrap_or(if needed { Moments::Pooled } else { Moments::None });
     let dim = options.moment_dim.unwrap_or(if needed { RIDGE_DIM } else { DEFAULT_DIM });
     (options.method.extracts() && kind != Moments::None).then_some((kind, dim.min(feature_len)))
+}
+
+/// Bytes of memory of the extractors and of their frequencies.
+pub(crate) fn extractor_bytes(recipe: &PoolRecipe, options: &Options) -> usize {
+    size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies(options) + recipe.network_bytes(false)
 }
 
 #[cfg(test)]

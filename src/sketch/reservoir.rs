@@ -84,38 +84,36 @@ impl Reservoir {
         self.settle();
     }
 
-    /// Takes back the rows of `part`, of the same capacity, all of which must have been offered here before. On an error this one is unchanged.
+    /// This one without the rows of `part`, of the same capacity, all of which must have been offered here before.
     ///
     /// A row that is kept here and was offered there is kept there too, with all its copies, since fewer rows compete: so what remains is exact.
-    pub fn subtract(&mut self, part: &Reservoir) -> Result<()> {
+    pub fn without(&self, part: &Reservoir) -> Result<Reservoir> {
         let known = self.bound();
-        let mut rows = self.rows.clone();
+        let mut left: Vec<u64> = self.rows.iter().map(|row| row.copies).collect();
         for taken in part.rows.iter().filter(|row| known.is_none_or(|bound| row.hash <= bound)) {
-            let at = rows.binary_search_by(|kept| kept.hash.cmp(&taken.hash));
-            let left = at.ok().and_then(|at| Some((at, rows[at].copies.checked_sub(taken.copies)?)));
-            let Some((at, left)) = left else {
-                let here = at.map_or(0, |at| rows[at].copies);
+            let at = self.rows.binary_search_by(|kept| kept.hash.cmp(&taken.hash)).ok();
+            let rest = at.and_then(|at| Some((at, left[at].checked_sub(taken.copies)?)));
+            let Some((at, rest)) = rest else {
+                let here = at.map_or(0, |at| left[at]);
                 return Err(Error::Sketch(format!(
                     "the second isn't part of the first: a row that the second has {} times is {here} times in the first; subtract only what \
                      was added",
                     taken.copies
                 )));
             };
-            if left == 0 {
-                rows.remove(at);
-            } else {
-                rows[at].copies = left;
-            }
+            left[at] = rest;
         }
-        self.rows = rows;
-        self.lower(known);
-        self.lower(part.bound());
-        self.settle();
-        Ok(())
+        let bound = self.threshold.into_iter().chain(known).chain(part.bound()).min();
+        let stay =
+            self.rows.iter().zip(left).filter(|(row, left)| *left > 0 && bound.is_none_or(|bound| row.hash <= bound));
+        let rows = stay.map(|(row, copies)| Kept { copies, ..row.clone() }).collect();
+        let mut rest = Self { capacity: self.capacity, threshold: bound, rows };
+        rest.settle();
+        Ok(rest)
     }
 
     /// The hash above which rows aren't known; `None`: all rows are.
-    fn bound(&self) -> Option<[u8; 16]> {
+    pub(crate) fn bound(&self) -> Option<[u8; 16]> {
         match self.rows.last() {
             Some(last) if self.rows.len() >= self.capacity => Some(last.hash),
             _ => self.threshold,
@@ -197,7 +195,7 @@ mod tests {
         ) {
             let all = [kept.clone(), taken.clone()].concat();
             let mut left = offered(capacity, &all);
-            left.subtract(&offered(capacity, &taken)).unwrap();
+            left = left.without(&offered(capacity, &taken)).unwrap();
             let lower = |reservoir: &Reservoir, rows: &[Vec<f32>]| {
                 let fresh = expected(capacity, rows);
                 let found: Vec<_> = reservoir.rows.iter().map(|k| (k.hash, k.copies)).collect();
@@ -221,11 +219,11 @@ mod tests {
         let mut all = offered(4, &[row(1.0), row(2.0), row(2.0)]);
         let before = all.clone();
         for part in [vec![row(3.0)], vec![row(1.0), row(1.0)]] {
-            let e = all.subtract(&offered(4, &part)).unwrap_err().to_string();
+            let e = all.without(&offered(4, &part)).unwrap_err().to_string();
             assert!(e.contains("isn't part of the first"), "{e}");
             assert_eq!(all, before);
         }
-        all.subtract(&offered(4, &[row(2.0), row(1.0)])).unwrap();
+        all = all.without(&offered(4, &[row(2.0), row(1.0)])).unwrap();
         assert_eq!((all.rows.len(), all.rows[0].copies, all.threshold), (1, 1, None));
     }
 

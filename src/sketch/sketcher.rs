@@ -9,11 +9,11 @@ use cpu_time::ThreadTime;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::extract::Pool;
+use crate::extract::{Pool, PoolRecipe};
 use crate::kernels::{self, CosSin, Frequencies, Wants};
 use crate::options::Options;
-use crate::rows::Rows;
 use crate::rows::table::Missing;
+use crate::rows::{Rows, Shape};
 use crate::sketch::moments::{MomentSums, rows_after};
 use crate::sketch::projection;
 use crate::sketch::sums::count_after;
@@ -283,6 +283,16 @@ impl MemberFold<'_> {
         }
         Ok((times, clipped))
     }
+}
+
+/// Bytes that the extractors work in, about: activations of a micro-batch a thread, and its features.
+pub(crate) fn working_bytes(recipe: &PoolRecipe, frequencies: usize, threads: usize) -> usize {
+    let activations = match recipe.shape {
+        Shape::Picture { height, width, .. } => 3 * recipe.width * (height + 4) * (width + 4),
+        Shape::Vector { .. } => 2 * recipe.width,
+    };
+    let floats = recipe.shape.len() + recipe.input_shape().len() + activations + recipe.feature_len() + 2 * frequencies;
+    threads * MICRO_BATCH * floats * size_of::<f32>()
 }
 
 #[cfg(test)]

@@ -52,18 +52,12 @@ impl MemberSums {
         self.moments_clipped = self.moments_clipped.saturating_add(other.moments_clipped);
     }
 
-    /// Takes back sums of the same lengths, which are part of these.
+    /// Takes back the sums but for the moments, of the same lengths, which are part of these.
     fn subtract(&mut self, other: &MemberSums) {
         for (to, from) in
             [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
         {
-            // Both are sums of at most MAX_COUNT rows: their difference fits.
             to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
-        }
-        self.moments.resize(self.moments.len().max(other.moments.len()), 0);
-        self.moments.iter_mut().zip(&other.moments).for_each(|(to, from)| *to -= from);
-        if self.moments.iter().all(|sum| *sum == 0) {
-            self.moments = vec![];
         }
     }
 
@@ -79,14 +73,30 @@ impl MemberSums {
 
     /// The first sum that is too large for `count` rows: its name, its position and the sum.
     pub(crate) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
-        let embedding = fixed(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE).unsigned_abs();
-        let angle = fixed(COS_SCALE).unsigned_abs();
-        let all = [("embedding", &self.embedding, embedding), ("cos", &self.cos, angle), ("sin", &self.sin, angle)];
-        all.into_iter().find_map(|(name, sums, limit)| {
-            // count <= 2^30 and limit <= 2^32: no overflow.
-            let at = sums.iter().position(|sum| sum.unsigned_abs() > count * limit)?;
+        self.by_name().into_iter().zip(limits(count)).find_map(|((name, sums), limit)| {
+            if sums.iter().fold(0, |any, sum| any | outside(*sum, limit)) >= 0 {
+                return None;
+            }
+            let at = sums.iter().position(|sum| outside(*sum, limit) < 0)?;
             Some((name, at, sums[at]))
         })
+    }
+
+    /// The first sum that is too large for `count` rows once those of `part`, of the same lengths, are taken back.
+    fn too_large_without(&self, part: &MemberSums, count: u64) -> Option<(&'static str, usize, i64)> {
+        let sums = self.by_name().into_iter().zip(part.by_name());
+        sums.zip(limits(count)).find_map(|(((name, here), (_, there)), limit)| {
+            // At most 2^62 each: a difference of 2^63 wraps to the smallest number, which is outside.
+            let left = || here.iter().zip(there).map(|(here, there)| here.wrapping_sub(*there));
+            if left().fold(0, |any, sum| any | outside(sum, limit)) >= 0 {
+                return None;
+            }
+            left().enumerate().find(|(_, sum)| outside(*sum, limit) < 0).map(|(at, sum)| (name, at, sum))
+        })
+    }
+
+    fn by_name(&self) -> [(&'static str, &[i64]); 3] {
+        [("embedding", &self.embedding), ("cos", &self.cos), ("sin", &self.sin)]
     }
 
     /// Adds one row's embedding `[feature_len]`; gives how many of its values were clipped. The values must be finite.
@@ -99,6 +109,28 @@ impl MemberSums {
         }
         clipped
     }
+}
+
+/// Second moments without those of a part; either may be empty, which is all 0, and so is the result where it would be.
+fn difference_of_moments(here: &[i64], there: &[i64]) -> Vec<i64> {
+    let at = |sums: &[i64], i: usize| sums.get(i).copied().unwrap_or(0);
+    let mut rest: Vec<i64> = (0..here.len().max(there.len())).map(|i| at(here, i) - at(there, i)).collect();
+    if rest.iter().all(|sum| *sum == 0) {
+        rest = vec![];
+    }
+    rest
+}
+
+/// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units.
+fn limits(count: u64) -> [i64; 3] {
+    let of = |unit: f64| (count * fixed(unit).unsigned_abs()) as i64;
+    [of(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE), of(COS_SCALE), of(COS_SCALE)]
+}
+
+/// Negative if and only if `sum` isn't within +-`limit`, for a limit of at most 2^62: signs that are or-ed together answer for many sums without a branch.
+#[inline(always)]
+fn outside(sum: i64, limit: i64) -> i64 {
+    sum.wrapping_add(limit) | limit.wrapping_sub(sum)
 }
 
 /// The sketch of one class.
@@ -134,10 +166,7 @@ impl ClassSketch {
 
     /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
-        self.check_shape(other)?;
-        let (count, moment_rows) =
-            (count_after(self.count, other.count)?, rows_after(self.moment_rows, other.moment_rows)?);
-        (self.count, self.moment_rows) = (count, moment_rows);
+        (self.count, self.moment_rows) = self.check_merge(other)?;
         self.clipped = self.clipped.saturating_add(other.clipped);
         self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
         self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
@@ -145,8 +174,14 @@ impl ClassSketch {
         Ok(())
     }
 
+    /// Refuses what [`ClassSketch::merge`] refuses; gives the rows, and those in second moments, that there would be.
+    pub(super) fn check_merge(&self, other: &ClassSketch) -> Result<(u64, u64)> {
+        self.check_shape(other)?;
+        Ok((count_after(self.count, other.count)?, rows_after(self.moment_rows, other.moment_rows)?))
+    }
+
     /// Takes back a sketch of the same header whose rows were added to this one before: the sums are exactly those of the other rows; of
-    /// the reservoir see [`Reservoir::subtract`]. On an error this one is unchanged.
+    /// the reservoir see [`Reservoir::without`]. On an error this one is unchanged.
     ///
     /// Refuses what can't be part of this one: more rows, clipped values or missing values than there are here, a row that isn't here, sums
     /// that the rows left can't have.
@@ -159,46 +194,56 @@ impl ClassSketch {
                 ))
             })
         };
-        let mut rest = self.clone();
-        rest.count = left("rows", self.count, part.count)?;
-        rest.clipped = left("clipped values", self.clipped, part.clipped)?;
-        for (rest, taken) in rest.missing.iter_mut().zip(&part.missing) {
+        // Everything is checked before anything changes; the sums, which are most of it, without a copy of them.
+        let count = left("rows", self.count, part.count)?;
+        let clipped = left("clipped values", self.clipped, part.clipped)?;
+        let mut missing = self.missing.clone();
+        for (rest, taken) in missing.iter_mut().zip(&part.missing) {
             *rest = left("rows that miss a value", *rest, *taken)?;
         }
-        rest.moment_rows = left("rows in second moments", self.moment_rows, part.moment_rows)?;
-        rest.members.iter_mut().zip(&part.members).for_each(|(to, from)| to.subtract(from));
-        for ((rest, here), there) in rest.members.iter_mut().zip(&self.members).zip(&part.members) {
-            rest.moments_clipped = left("clipped second moments", here.moments_clipped, there.moments_clipped)?;
+        let moment_rows = left("rows in second moments", self.moment_rows, part.moment_rows)?;
+        let mut moments = vec![];
+        for (here, there) in self.members.iter().zip(&part.members) {
+            moments.push(MemberSums {
+                moments: difference_of_moments(&here.moments, &there.moments),
+                moments_clipped: left("clipped second moments", here.moments_clipped, there.moments_clipped)?,
+                ..MemberSums::default()
+            });
         }
-        rest.reservoir.subtract(&part.reservoir)?;
+        let reservoir = self.reservoir.without(&part.reservoir)?;
         let impossible = |what: String| {
             Err(Error::Sketch(format!(
-                "the second isn't part of the first: {} rows would be left, which can't have {what}; subtract only what was added",
-                rest.count
+                "the second isn't part of the first: {count} rows would be left, which can't have {what}; subtract only what was added"
             )))
         };
-        let sums = rest.members.iter().enumerate();
-        if let Some((n, (name, at, sum))) = sums.filter_map(|(n, m)| Some((n, m.too_large(rest.count)?))).next() {
+        let mut sums = self.members.iter().zip(&part.members).enumerate();
+        let too_large = sums.find_map(|(n, (here, there))| Some((n, here.too_large_without(there, count)?)));
+        if let Some((n, (name, at, sum))) = too_large {
             return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
         }
-        for (n, member) in rest.members.iter().enumerate() {
+        for (n, member) in moments.iter().enumerate() {
             // The dimensions follow from the length: dim * (dim + 1) / 2 of them.
             let dim = (2 * member.moments.len()).isqrt();
-            if let Some((at, sum)) = member.impossible_moment(rest.moment_rows, dim) {
+            if let Some((at, sum)) = member.impossible_moment(moment_rows, dim) {
                 return impossible(format!("the sum {sum} as second moment {at} of extractor {n}"));
             }
         }
-        if let Some(missing) = rest.missing.iter().find(|n| **n > rest.count) {
+        if let Some(missing) = missing.iter().find(|n| **n > count) {
             return impossible(format!("{missing} that miss a value"));
         }
-        if rest.count == 0 && rest.clipped > 0 {
-            return impossible(format!("{} clipped values", rest.clipped));
+        if count == 0 && clipped > 0 {
+            return impossible(format!("{clipped} clipped values"));
         }
-        let kept = rest.reservoir.rows.iter().map(|row| row.copies).sum::<u64>();
-        if kept > rest.count {
+        let kept = reservoir.rows.iter().map(|row| row.copies).sum::<u64>();
+        if kept > count {
             return impossible(format!("{kept} in the reservoir"));
         }
-        *self = rest;
+        (self.count, self.clipped, self.missing, self.moment_rows) = (count, clipped, missing, moment_rows);
+        for ((member, taken), moments) in self.members.iter_mut().zip(&part.members).zip(moments) {
+            member.subtract(taken);
+            (member.moments, member.moments_clipped) = (moments.moments, moments.moments_clipped);
+        }
+        self.reservoir = reservoir;
         Ok(())
     }
 

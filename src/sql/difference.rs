@@ -9,7 +9,7 @@ use super::sketch_values::{sketch_arguments, sketch_in};
 use crate::arrow::array::{Array, ArrayRef, new_null_array};
 use crate::arrow::compute::concat;
 use crate::arrow::datatypes::DataType;
-use crate::sketch;
+use crate::sketch::{self, ClassSketch, Header};
 
 /// The function's name.
 pub(super) const NAME: &str = "distill_difference";
@@ -48,19 +48,45 @@ impl ScalarUDFImpl for Difference {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let rows = arrays.first().map_or(0, |a| a.len());
-        let mut out: Vec<ArrayRef> = vec![new_null_array(&sketch::data_type(), 0)];
+        let mut out: Vec<ArrayRef> = vec![];
+        // Rows made with one header, as those of a column are, go to Arrow together.
+        let mut together: Option<(Header, Vec<ClassSketch>)> = None;
         for row in 0..rows {
-            let Some((mut header, mut rest)) = sketch_in(&arrays[0], row)? else {
-                out.push(new_null_array(&sketch::data_type(), 1));
-                continue;
+            let rest = match sketch_in(&arrays[0], row)? {
+                None => None,
+                Some((mut header, mut rest)) => {
+                    if let Some((theirs, part)) = sketch_in(&arrays[1], row)? {
+                        header.join(&theirs)?;
+                        rest.subtract(&part)?;
+                    }
+                    Some((header, rest))
+                }
             };
-            if let Some((theirs, part)) = sketch_in(&arrays[1], row)? {
-                header.join(&theirs)?;
-                rest.subtract(&part)?;
+            match (&mut together, rest) {
+                (Some((header, sketches)), Some((own, rest))) if *header == own => sketches.push(rest),
+                (_, Some((header, rest))) => {
+                    flush(together.replace((header, vec![rest])), &mut out)?;
+                }
+                (_, None) => {
+                    flush(together.take(), &mut out)?;
+                    out.push(new_null_array(&sketch::data_type(), 1));
+                }
             }
-            out.push(Arc::new(sketch::to_array(&header, &[rest])?));
         }
+        flush(together, &mut out)?;
         let out: Vec<&dyn Array> = out.iter().map(|a| a.as_ref()).collect();
-        Ok(ColumnarValue::Array(concat(&out)?))
+        match out[..] {
+            [] => Ok(ColumnarValue::Array(new_null_array(&sketch::data_type(), 0))),
+            [one] => Ok(ColumnarValue::Array(one.slice(0, one.len()))),
+            _ => Ok(ColumnarValue::Array(concat(&out)?)),
+        }
     }
+}
+
+/// Appends sketches that share a header.
+fn flush(sketches: Option<(Header, Vec<ClassSketch>)>, out: &mut Vec<ArrayRef>) -> Result<()> {
+    if let Some((header, sketches)) = sketches {
+        out.push(Arc::new(sketch::to_array(&header, &sketches)?));
+    }
+    Ok(())
 }

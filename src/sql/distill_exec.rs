@@ -32,7 +32,7 @@ use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
-use crate::rows::{self, Label, Role, Rows};
+use crate::rows::{Label, Role, Rows};
 use crate::sketch::{self, Origin, Sketches};
 use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
@@ -392,23 +392,8 @@ impl Run {
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let rows = synthesize_from(&sketches, &job.options, start.as_ref(), &mut observe)?;
-            let table = sketches.header.recipe.scaling.table();
-            let batch = rows::encode_exact(
-                &job.layout,
-                &job.options,
-                table,
-                rows.shape,
-                &rows.values,
-                &rows.labels,
-                &rows.exact,
-            )?;
-            let mut columns = batch.columns().to_vec();
-            columns.extend(job.options.weight.is_some().then(|| rows::weight_array(rows.weights)));
-            if let Some(soft) = rows.soft {
-                columns.push(rows::soft_label_array(soft.shares, soft.classes)?);
-            }
-            Ok(RecordBatch::try_new(schema, columns)?)
+            let rows = synthesize_from(&sketches, job.pool_options(), start.as_ref(), &mut observe)?;
+            rows.into_batch(&job.layout, &job.options, &sketches.header.recipe.scaling, &schema)
         };
         let (batch, took) = self.job.run_timed(work).await?;
         self.optimize.add_duration(took);

@@ -34,6 +34,8 @@ pub(super) struct ExtractExec {
     input: Arc<dyn ExecutionPlan>,
     /// The scan that finds how the features are scaled, where one is needed.
     profile: Option<Arc<dyn ExecutionPlan>>,
+    /// The scan whose rows extractors are trained on, where they are: the features, then the label.
+    sample: Option<Arc<dyn ExecutionPlan>>,
     /// The shape of the rows as far as planning knows it: for EXPLAIN only, the run goes by the rows.
     shape: Option<Shape>,
     locator: Option<Locator>,
@@ -48,7 +50,7 @@ impl ExtractExec {
     pub(super) fn new(
         job: Arc<Job>,
         input: Arc<dyn ExecutionPlan>,
-        profile: Option<Arc<dyn ExecutionPlan>>,
+        [profile, sample]: [Option<Arc<dyn ExecutionPlan>>; 2],
         shape: Option<Shape>,
         locator: Option<Locator>,
         target_partitions: usize,
@@ -64,6 +66,7 @@ impl ExtractExec {
             job,
             input,
             profile,
+            sample,
             shape,
             locator,
             target_partitions,
@@ -114,8 +117,19 @@ impl ExtractExec {
             ("frequencies", frequencies.to_string()),
             ("sketch_bytes_per_class", bytes.map_or_else(at_run, |b| b.to_string())),
             ("micro_batch", MICRO_BATCH.to_string()),
-            ("scans", if self.profile.is_some() { "2 (profile, sketch)" } else { "1" }.to_string()),
+            ("scans", self.scans().to_string()),
         ]
+    }
+}
+
+impl ExtractExec {
+    fn scans(&self) -> &'static str {
+        match (&self.profile, &self.sample) {
+            (None, None) => "1",
+            (Some(_), None) => "2 (profile, sketch)",
+            (None, Some(_)) => "2 (sample, sketch)",
+            (Some(_), Some(_)) => "3 (profile, sample, sketch)",
+        }
     }
 }
 
@@ -147,13 +161,13 @@ impl ExecutionPlan for ExtractExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        std::iter::once(&self.input).chain(&self.profile).collect()
+        std::iter::once(&self.input).chain(&self.profile).chain(&self.sample).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
-        let profile = self.profile.iter().map(|_| Distribution::SinglePartition);
+        let before = self.profile.iter().chain(&self.sample).map(|_| Distribution::SinglePartition);
         InputDistributionRequirements::new(
-            std::iter::once(Distribution::UnspecifiedDistribution).chain(profile).collect(),
+            std::iter::once(Distribution::UnspecifiedDistribution).chain(before).collect(),
         )
     }
 
@@ -172,7 +186,9 @@ impl ExecutionPlan for ExtractExec {
         let mut children = children.into_iter();
         let input = children.next().unwrap_or_else(|| Arc::clone(&self.input));
         let (job, locator) = (Arc::clone(&self.job), self.locator.clone());
-        Ok(Arc::new(Self::new(job, input, children.next(), self.shape, locator, self.target_partitions)))
+        let profile = self.profile.as_ref().and_then(|_| children.next());
+        let sample = self.sample.as_ref().and_then(|_| children.next());
+        Ok(Arc::new(Self::new(job, input, [profile, sample], self.shape, locator, self.target_partitions)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -187,6 +203,7 @@ impl ExecutionPlan for ExtractExec {
             shared: Arc::clone(&self.shared),
             context,
             profile: self.profile.clone(),
+            sample: self.sample.clone(),
             locator: self.locator.clone(),
             schema: self.schema(),
             metrics: Metrics::new(&self.metrics, partition),

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, Time};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -15,13 +15,15 @@ use super::job::{CancelOnDrop, Job, MAX_CLASSES};
 use super::locate::Locator;
 use super::profile_exec;
 use super::progress::{Event, Notify};
+use super::sample;
 use crate::arrow::compute::concat_batches;
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
+use crate::pretrain;
 use crate::rows::{Label, Rows, Shape};
-use crate::sketch::{self, ClassSketch, Header, MICRO_BATCH, Origin, Sketcher, needs};
+use crate::sketch::{self, ClassSketch, Header, Origin, Sketcher, needs, working_bytes};
 
 /// Most bytes of sketches in one output batch, where they are more than one.
 const OUTPUT_BYTES: usize = 32 << 20;
@@ -54,6 +56,8 @@ pub(super) struct Fold {
     pub(super) context: Arc<TaskContext>,
     /// Finds how the features are scaled, where only a scan can.
     pub(super) profile: Option<Arc<dyn ExecutionPlan>>,
+    /// The rows to train extractors on, where they are trained.
+    pub(super) sample: Option<Arc<dyn ExecutionPlan>>,
     pub(super) locator: Option<Locator>,
     pub(super) schema: SchemaRef,
     pub(super) metrics: Metrics,
@@ -239,10 +243,9 @@ impl Fold {
             return Ok(tools);
         }
         let scaling = self.scaling().await?;
-        let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), &self.job.options)?;
-        let frequencies = needs::frequencies(&self.job.options);
-        let frequencies = size_of::<f32>() * recipe.extractors * recipe.feature_len() * frequencies;
-        let bytes = frequencies + recipe.network_bytes(false);
+        self.train(shape, &scaling).await?;
+        let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), self.job.pool_options())?;
+        let bytes = needs::extractor_bytes(&recipe, &self.job.options);
         let reservation = MemoryConsumer::new("Distill extractors").register(self.context.memory_pool());
         reservation.try_grow(bytes).map_err(|e| {
             let advice = "give fewer extractors or frequencies, or a smaller width";
@@ -252,12 +255,30 @@ impl Fold {
         })?;
         let job = Arc::clone(&self.job);
         let make = move || {
-            let pool = Pool::build_for(&recipe, &extract::device(&job.options.device)?, &job.options)?;
+            let pool = Pool::build_for(&recipe, &extract::device(&job.options.device)?, job.pool_options())?;
             Ok(Tools { sketcher: Sketcher::new(Arc::new(pool), &job.options)?, _reservation: reservation })
         };
         let tools = Arc::new(self.job.run(make).await?);
         *shared = Arc::downgrade(&tools);
         Ok(tools)
+    }
+
+    /// Trains the extractors on a sample of the rows, by a scan of its own, where option `pool` says so.
+    async fn train(&self, shape: Shape, scaling: &Arc<Scaling>) -> Result<()> {
+        let Some(plan) = self.sample.clone().filter(|_| self.job.pool_options().trains()) else { return Ok(()) };
+        let rows = execute_stream(plan, Arc::clone(&self.context))?;
+        let sample = sample::of(&self.job, rows, scaling, shape).await?;
+        let reservation = MemoryConsumer::new("Distill sample").register(self.context.memory_pool());
+        let reserved = reservation.try_grow(sample.bytes());
+        reserved
+            .map_err(|e| Error::from(e.context("distill: the rows to train extractors on don't fit into memory")))?;
+        let (job, scaling) = (Arc::clone(&self.job), Arc::clone(scaling));
+        let train = move || {
+            let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), &job.options)?;
+            let device = extract::device(&job.options.device)?;
+            job.trained(&pretrain::pool(&recipe, &sample, &job.options, &device)?)
+        };
+        self.job.run(train).await
     }
 
     /// The input scaling, from the layout or from the scan before this one.
@@ -385,14 +406,4 @@ pub(super) fn too_many_classes(job: &Job, classes: usize) -> Result<()> {
              or keep some classes by classes => [...]"
         ),
     ))
-}
-
-/// Bytes that the extractors work in, about: activations of a micro-batch a thread, and its features.
-fn working_bytes(recipe: &PoolRecipe, frequencies: usize, threads: usize) -> usize {
-    let activations = match recipe.shape {
-        Shape::Picture { height, width, .. } => 3 * recipe.width * (height + 4) * (width + 4),
-        Shape::Vector { .. } => 2 * recipe.width,
-    };
-    let floats = recipe.shape.len() + recipe.input_shape().len() + activations + recipe.feature_len() + 2 * frequencies;
-    threads * MICRO_BATCH * floats * size_of::<f32>()
 }

@@ -6,29 +6,23 @@ use std::time::Duration;
 
 use datafusion::common::internal_datafusion_err;
 use datafusion::physical_plan::ExecutionPlan;
-use rayon::prelude::*;
 
-use super::cpu::{pool_time, thread_time};
+use super::cpu::pool_time;
 use super::workers::{Place, WorkerPools, Workers};
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
-use crate::error::{Error, Result};
-use crate::extract::{PoolRecipe, Scaling};
+use crate::error::Result;
+use crate::extract::{Pool, PoolRecipe, Scaling};
 use crate::options::{Method, Options};
-use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape};
+use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape, TableScaling};
+pub(super) use crate::sketch::MAX_CLASSES;
 use crate::sketch::MICRO_BATCH;
 use crate::{extract, sketch};
-
-/// Most distinct labels of a job: more are taken for a mistake (an id column).
-pub(super) const MAX_CLASSES: usize = 10_000;
 
 /// Positions in the operators' own batches, `[class, sketch]`.
 pub(super) const CLASS: usize = 0;
 /// See [`CLASS`].
 pub(super) const SKETCH: usize = 1;
-
-/// Fewest rows that are worth a decoding task of their own.
-const DECODE_ROWS: usize = 16;
 
 /// One call of `distill`.
 #[derive(Debug)]
@@ -42,6 +36,8 @@ pub(super) struct Job {
     /// The source's name in messages.
     pub(super) source: String,
     decoder: Decoder,
+    /// The options with the extractors that were trained on the source's rows, from then on.
+    trained: OnceLock<Options>,
     /// The session's worker threads.
     pools: Arc<WorkerPools>,
     workers: OnceLock<Arc<Workers>>,
@@ -56,8 +52,20 @@ impl Job {
         let options = options.automatic(layout.single().is_none());
         options.check()?;
         let decoder = Decoder::new(&layout, &options)?;
-        let (workers, place) = (OnceLock::new(), Place::default());
-        Ok(Self { layout, options, asked, source, decoder, pools, workers, place })
+        let (workers, place, trained) = (OnceLock::new(), Place::default(), OnceLock::new());
+        Ok(Self { layout, options, asked, source, decoder, trained, pools, workers, place })
+    }
+
+    /// The options that extractors are built by: with those that were trained, once they are.
+    pub(super) fn pool_options(&self) -> &Options {
+        self.trained.get().unwrap_or(&self.options)
+    }
+
+    /// Keeps the extractors that were trained, for all that follows.
+    pub(super) fn trained(&self, pool: &Pool) -> Result<()> {
+        let options = self.options.with_trained(pool.to_bytes()?);
+        self.trained.get_or_init(|| options);
+        Ok(())
     }
 
     /// The schema of the rows between extract and optimize: a class and its sketch.
@@ -99,13 +107,7 @@ impl Job {
 
     /// The input scaling, where a pool file, the options or the column's type tell it; `None`: a scan has to find it.
     pub(super) fn static_scaling(&self) -> Result<Option<Scaling>> {
-        if let Some(scaling) = PoolRecipe::scaling_of_file(&self.options)? {
-            return Ok(Some(scaling));
-        }
-        match (self.layout.single(), self.layout.static_range(&self.options)) {
-            (Some(_), range) => range.map(Scaling::for_range).transpose(),
-            (None, _) => Ok(Profile::declared(&self.layout, &self.options)?.map(Scaling::Table)),
-        }
+        PoolRecipe::known_scaling(&self.layout, &self.options)
     }
 
     /// The input scaling that `profile`, of all rows, asks for.
@@ -130,14 +132,7 @@ impl Job {
         place: &str,
         first_row: u64,
     ) -> Result<Rows> {
-        let table = scaling.and_then(Scaling::table);
-        if let (None, Some(Scaling::Affine(_))) = (self.layout.single(), scaling) {
-            return Err(Error::Pool(format!(
-                "the pool file was made for lists or pictures, {} is a table",
-                self.source
-            )));
-        }
-        self.decoder.decode(batch.columns(), table, expected, place, first_row)
+        self.decoder.decode(batch.columns(), self.table(scaling)?, expected, place, first_row)
     }
 
     /// Decodes a projected batch on the current rayon pool; with the CPU time it took.
@@ -148,39 +143,15 @@ impl Job {
         expected: Option<Shape>,
         first_row: u64,
     ) -> Result<(Rows, Duration)> {
-        let step = batch.num_rows().div_ceil(rayon::current_num_threads()).max(DECODE_ROWS);
-        let starts: Vec<usize> = (0..batch.num_rows()).step_by(step).collect();
-        let parts: Vec<(Rows, Duration)> = starts
-            .into_par_iter()
-            .map(|start| {
-                let begin = thread_time();
-                let part = batch.slice(start, step.min(batch.num_rows() - start));
-                let rows = self.decode(&part, scaling, expected, "", first_row + start as u64)?;
-                Ok((rows, thread_time().saturating_sub(begin)))
-            })
-            .collect::<Result<_>>()?;
-        let shape = parts.iter().find(|(part, _)| !part.is_empty()).map(|(part, _)| part.shape);
-        if parts.iter().any(|(part, _)| !part.is_empty() && Some(part.shape) != shape) {
-            // Sizes differ between the parts: one decode of them all gives the error its row.
-            return Ok((self.decode(batch, scaling, expected, "", first_row)?, Duration::ZERO));
+        self.decoder.decode_in_parallel(batch, self.table(scaling)?, expected, "", first_row)
+    }
+
+    /// The scaling as that of a table, if the source is one.
+    fn table<'a>(&self, scaling: Option<&'a Scaling>) -> Result<Option<&'a TableScaling>> {
+        if let (None, Some(scaling)) = (self.layout.single(), scaling) {
+            return scaling.of_table(&self.source).map(Some);
         }
-        let none = Shape::Vector { len: 0 };
-        let mut all = Rows {
-            shape: shape.or(expected).unwrap_or(none),
-            values: vec![],
-            labels: vec![],
-            exact: vec![],
-            skipped: 0,
-        };
-        let mut time = Duration::ZERO;
-        for (part, took) in parts {
-            all.values.extend(part.values);
-            all.labels.extend(part.labels);
-            all.exact.extend(part.exact);
-            all.skipped += part.skipped;
-            time += took;
-        }
-        Ok((all, time))
+        Ok(scaling.and_then(Scaling::table))
     }
 
     /// Each column's role and the reason, as EXPLAIN shows them.
@@ -265,6 +236,8 @@ impl Drop for CancelOnDrop {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use rayon::prelude::*;
 
     use super::*;
 

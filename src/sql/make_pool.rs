@@ -16,9 +16,11 @@ use super::lineage::schema_with_metadata;
 use super::peek::hints;
 use super::profile_exec::{self, ProfileExec};
 use super::read::read;
+use super::sample;
 use super::source::scans;
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
 use crate::options::Options;
+use crate::pretrain;
 use crate::rows::{Layout, Shape};
 
 /// The pool for rows of `source`, found as [`read()`] finds it, that `distill` would make with `options`.
@@ -63,11 +65,21 @@ pub async fn make_pool(ctx: &SessionContext, source: &str, options: &Options) ->
             }
         }
     };
+    let sample = if job.options.trains() {
+        let rows = execute_stream(state.create_physical_plan(&input).await?, state.task_ctx())?;
+        Some(sample::of(&job, rows, &scaling, shape).await?)
+    } else {
+        None
+    };
     let make = {
         let job = Arc::clone(&job);
         move || {
             let recipe = PoolRecipe::choose_scaled(shape, scaling, &job.options)?;
-            Pool::build_for(&recipe, &extract::device(&job.options.device)?, &job.options)
+            let device = extract::device(&job.options.device)?;
+            match sample {
+                Some(sample) => pretrain::pool(&recipe, &sample, &job.options, &device),
+                None => Pool::build_for(&recipe, &device, &job.options),
+            }
         }
     };
     Ok(job.run(make).await?)

@@ -10,6 +10,7 @@ mod describe;
 mod difference;
 mod distance;
 mod distill_exec;
+mod endless;
 mod error;
 mod extract_exec;
 mod fetch;
@@ -28,6 +29,7 @@ mod progress;
 mod provenance;
 mod provider;
 mod read;
+mod sample;
 mod session;
 mod sketch_agg;
 mod sketch_source;
@@ -42,7 +44,7 @@ pub use distance::distill_distance_udf;
 pub use make_pool::make_pool;
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
-pub use provenance::{PROVENANCE_KEY, has_soft_labels, weight_column};
+pub use provenance::{PROVENANCE_KEY, weight_column};
 pub use read::read;
 pub use sketch_agg::distill_sketch_agg_udaf;
 pub use union_agg::distill_union_agg_udaf;
@@ -56,7 +58,7 @@ use datafusion::prelude::SessionContext;
 /// Teaches `ctx` the relation `distill(...)`, the functions of sketches and the settings `distill.*`: all that an
 /// embedder calls. Calling it again puts the settings back to their defaults.
 pub fn register(ctx: &SessionContext) -> Result<()> {
-    hold_sinks(ctx);
+    plan_rules(ctx);
     ctx.state_ref().write().config_mut().options_mut().extensions.insert(DistillConfig::default());
     ctx.register_udtf(session::FUNCTION, Arc::new(session::SessionFunction));
     resolve_sketch_calls(ctx);
@@ -76,15 +78,20 @@ fn resolve_sketch_calls(ctx: &SessionContext) {
     }
 }
 
-/// Adds [`held_sink::HoldSinks`] to the session's physical optimizer, which only a rebuilt state can get a rule into.
-fn hold_sinks(ctx: &SessionContext) {
+/// Adds the rules [`held_sink::HoldSinks`] and [`endless::EndlessSketches`] to the session's physical optimizer, which only a rebuilt state can get a
+/// rule into.
+fn plan_rules(ctx: &SessionContext) {
     let state = ctx.state_ref();
     let mut state = state.write();
-    if state.physical_optimizers().iter().all(|rule| rule.name() != held_sink::HoldSinks::NAME) {
-        let id = state.session_id().to_string();
-        let with_rule = SessionStateBuilder::new_from_existing(state.clone())
-            .with_session_id(id)
-            .with_physical_optimizer_rule(Arc::new(held_sink::HoldSinks));
-        *state = with_rule.build();
+    let mut rules = state.physical_optimizers().to_vec();
+    if rules.iter().any(|rule| rule.name() == held_sink::HoldSinks::NAME) {
+        return;
     }
+    let check = rules.iter().position(|rule| rule.name() == endless::EndlessSketches::BEFORE);
+    rules.insert(check.unwrap_or(rules.len()), Arc::new(endless::EndlessSketches));
+    rules.push(Arc::new(held_sink::HoldSinks));
+    let id = state.session_id().to_string();
+    let with_rules =
+        SessionStateBuilder::new_from_existing(state.clone()).with_session_id(id).with_physical_optimizer_rules(rules);
+    *state = with_rules.build();
 }

@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use crate::arrow::datatypes::Schema;
 use crate::options::Options;
-use crate::rows::SOFT_LABEL;
 
 /// The key of the note in the schema metadata, and so in the Parquet file's.
 pub const PROVENANCE_KEY: &str = "datafusion-distill";
@@ -13,12 +12,6 @@ pub const PROVENANCE_KEY: &str = "datafusion-distill";
 pub fn weight_column(schema: &Schema) -> Option<String> {
     let note: Value = serde_json::from_str(schema.metadata().get(PROVENANCE_KEY)?).ok()?;
     Some(note["options"]["weight"].as_str()?.to_string())
-}
-
-/// Whether `distill` added a column of soft labels to rows of this schema (option `label_kind`), as their note says.
-pub fn has_soft_labels(schema: &Schema) -> bool {
-    let note = schema.metadata().get(PROVENANCE_KEY).and_then(|note| serde_json::from_str::<Value>(note).ok());
-    note.is_some_and(|note| note["options"]["label_kind"] == "soft") && schema.column_with_name(SOFT_LABEL).is_some()
 }
 
 /// The note: version, seed, options that differ from the defaults, source and its fingerprint; JSON.

@@ -12,10 +12,11 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::distill_exec::DistillExec;
+use super::endless::is_endless;
 use super::extract_exec::ExtractExec;
 use super::job::{CLASS, Job, SKETCH};
 use super::lineage::schema_with_metadata;
@@ -29,8 +30,9 @@ use super::union_agg::distill_union_agg_udaf;
 use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
-use crate::rows::{Layout, with_soft_label_column, with_weight_column};
+use crate::rows::Layout;
 use crate::sketch::Origin;
+use crate::synthesize;
 
 /// The synthetic rows of one call of `distill`.
 ///
@@ -100,7 +102,7 @@ impl DistillTable {
         if is_endless(input) {
             return plan_err!(
                 "distill: {} is an endless stream, of which the sketch would never be done; put a LIMIT into the source: \
-                 distill((SELECT * FROM ... LIMIT 100000), ...)",
+                 distill((SELECT * FROM ... LIMIT 100000), ...); or distill the stream in a program, window by window, with datafusion_distill::stream",
                 self.job.source
             );
         }
@@ -120,6 +122,10 @@ impl DistillTable {
                 Some(Arc::new(ProfileExec::new(Arc::clone(job), again, target_partitions)))
             }
         };
+        let sample = match job.options.trains() {
+            true => Some(state.create_physical_plan(&self.input).await?),
+            false => None,
+        };
         let session = state.as_any().downcast_ref::<SessionState>();
         let shape = match (job.layout.static_shape(&job.options), session) {
             (Some(shape), _) => Some(shape),
@@ -127,7 +133,7 @@ impl DistillTable {
             (None, None) => None,
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
-        Ok(ExtractExec::new(Arc::clone(job), input, profile, shape, locator, target_partitions))
+        Ok(ExtractExec::new(Arc::clone(job), input, [profile, sample], shape, locator, target_partitions))
     }
 }
 
@@ -158,19 +164,10 @@ async fn warm_start(
 
 /// The schema of the synthetic rows, with `provenance` in its metadata.
 fn output_schema(layout: &Layout, options: &Options, provenance: String) -> crate::Result<SchemaRef> {
-    let output = with_weight_column(&layout.output_schema(options)?, options)?;
-    let output = with_soft_label_column(&output, options)?;
+    let output = synthesize::output_schema(layout, options)?;
     let mut metadata = output.metadata().clone();
     metadata.insert(PROVENANCE_KEY.into(), provenance);
     Ok(Arc::new(Schema::new_with_metadata(output.fields().clone(), metadata)))
-}
-
-/// Whether the rows of `plan` never end. A limit that the optimizer has pushed into an endless scan leaves it marked as endless.
-fn is_endless(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let children = plan.children();
-    plan.boundedness().is_unbounded()
-        && plan.fetch().is_none()
-        && (children.is_empty() || children.into_iter().any(is_endless))
 }
 
 #[async_trait]

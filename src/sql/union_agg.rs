@@ -14,7 +14,7 @@ use datafusion::scalar::ScalarValue;
 use super::sketch_values::sketch_arguments;
 use crate::arrow::array::{Array, ArrayRef};
 use crate::arrow::datatypes::DataType;
-use crate::sketch::{self, ClassSketch, Header};
+use crate::sketch::{self, ClassSketch, Header, SketchColumn};
 
 /// The aggregate's name.
 pub(super) const NAME: &str = "distill_union_agg";
@@ -87,9 +87,20 @@ impl Union {
     pub(super) fn add_arrays(&mut self, values: &[ArrayRef]) -> Result<()> {
         let [values] = values else { return plan_err!("{NAME} takes one column of sketches") };
         let values = as_struct_array(values)?;
+        let mut column = SketchColumn::new(values);
+        let mut joined: Option<Header> = None;
         for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
-            let (header, sketch) = sketch::from_array(values, row)?;
-            self.add(header, sketch)?;
+            let bound = self.sketch.as_ref().and_then(|(_, sum)| sum.reservoir.bound());
+            let sketch = column.read(row, bound)?;
+            let Some(header) = column.header() else { continue };
+            match (&mut self.sketch, &joined) {
+                // Joining a header twice changes nothing.
+                (Some((_, sum)), Some(joined)) if joined == header => sum.merge(&sketch)?,
+                _ => {
+                    self.add(header.clone(), sketch)?;
+                    joined = Some(header.clone());
+                }
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A sketch flows in, synthetic rows flow out.
 
 mod allotment;
+mod batch;
 mod descent;
 mod init;
 mod labels;
@@ -9,6 +10,7 @@ mod optimizer;
 mod recipe;
 mod selection;
 
+pub use batch::output_schema;
 pub use labels::SoftLabels;
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use recipe::Recipe;

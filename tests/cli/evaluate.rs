@@ -112,3 +112,35 @@ fn the_weights_that_a_job_adds_are_no_feature() {
     let error = folder.fails([&base[..], &quick, &["--features", "n,share"]].concat());
     assert!(error.contains("share"), "{error}");
 }
+
+#[test]
+fn soft_labels_are_trained_on_and_are_no_feature() {
+    let folder = Folder::new();
+    let run = ["run", "train.parquet", "-o", "soft.parquet", "--ipc", "2", "--extractors", "2", "--width", "8"];
+    folder.succeeds([&run[..], &["--method", "ridge", "--label-kind", "soft", "--steps", "40"]].concat());
+    let report = |source: &str| {
+        let args = [&["evaluate", source, "--test", "test.parquet", "--json"], &QUICK[..]].concat();
+        json(&folder.succeeds(args))
+    };
+    let soft = report("soft.parquet");
+    assert_eq!((&soft["rows"], soft["warnings"].as_array().map(Vec::len)), (&6.into(), Some(0)), "{soft}");
+    // The same rows by their hard labels are another training set.
+    let hard = report("(SELECT image, label FROM 'soft.parquet')");
+    assert_ne!(soft["losses"], hard["losses"]);
+    let e = folder.fails(
+        [&["evaluate", "(SELECT * FROM 'soft.parquet' WHERE label < 2)", "--test", "test.parquet"], &QUICK[..]]
+            .concat(),
+    );
+    assert!(e.contains("soft_label") && e.contains("2 classes") && e.contains("3 numbers"), "{e}");
+}
+
+#[test]
+fn a_trained_pool_is_written_by_pool_create() {
+    let folder = Folder::new();
+    let create = ["pool", "create", "train.parquet", "-o", "p.safetensors", "--pool", "trained", "--extractors", "4"];
+    let said = folder.succeeds([&create[..], &["--width", "8"]].concat());
+    assert!(said.contains("4 extractors (convnet, width 8"), "{said}");
+    let run =
+        ["run", "train.parquet", "-o", "rows.parquet", "--ipc", "1", "--steps", "5", "--pool-file", "p.safetensors"];
+    folder.succeeds(run.to_vec());
+}

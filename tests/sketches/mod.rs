@@ -5,6 +5,8 @@ mod as_source;
 mod history;
 mod pools;
 mod sketch_agg;
+mod stream;
+mod windows;
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use crate::support::*;
 const OPTIONS: &str = "'extractors=2 width=8 depth=1 frequencies=8 ipc=1'";
 
 /// The sketches that a query with `distill` makes inside, by label.
-async fn inside(ctx: &SessionContext, query: &str) -> RecordBatch {
+pub(super) async fn inside(ctx: &SessionContext, query: &str) -> RecordBatch {
     let plan = ctx.sql(query).await.unwrap().create_physical_plan().await.unwrap();
     let mut node: Arc<dyn ExecutionPlan> = plan;
     while node.name() != "AggregateExec" {

@@ -9,6 +9,7 @@ mod memory;
 mod output;
 mod plans;
 mod queries;
+mod ridge;
 mod selection;
 mod settings;
 mod sources;

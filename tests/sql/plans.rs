@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Int64Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlanProperties;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{SessionContext, col};
+use futures::StreamExt;
 
 use crate::support::*;
 
@@ -154,15 +156,79 @@ impl PartitionStream for Endless {
     }
 }
 
-#[tokio::test]
-async fn an_endless_stream_is_refused_unless_it_is_limited() {
+fn endless() -> SessionContext {
     let ctx = session();
     let batch = pictures(12, 3);
-    let table =
-        StreamingTable::try_new(batch.schema(), vec![Arc::new(Endless(batch))]).unwrap().with_infinite_table(true);
-    ctx.register_table("s", Arc::new(table)).unwrap();
+    let table = StreamingTable::try_new(batch.schema(), vec![Arc::new(Endless(batch))]).unwrap();
+    ctx.register_table("s", Arc::new(table.with_infinite_table(true))).unwrap();
+    ctx
+}
+
+#[tokio::test]
+async fn an_endless_stream_is_refused_unless_it_is_limited() {
+    let ctx = endless();
     let refused = message(&ctx, &format!("SELECT * FROM distill(s, ipc => 1, {SMALL})")).await;
     assert!(refused.contains("table s is an endless stream") && refused.contains("LIMIT"), "{refused}");
     let query = format!("SELECT label FROM distill((SELECT * FROM s LIMIT 30), ipc => 1, {SMALL})");
     assert_eq!(ints(&rows(&ctx, &query).await.unwrap(), "label"), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_sketch_of_an_endless_stream_is_refused_unless_it_is_limited() {
+    let ctx = endless();
+    let call = "distill_sketch_agg(image, 'extractors=2 width=8 depth=1 frequencies=8')";
+    for (query, function) in [
+        (format!("SELECT {call} FROM s"), "distill_sketch_agg"),
+        (format!("SELECT label, count(*), {call} AS s FROM s WHERE id > 3 GROUP BY label"), "distill_sketch_agg"),
+        (format!("SELECT label FROM distill((SELECT label, {call} AS s FROM s GROUP BY label))"), "distill_sketch_agg"),
+        (
+            format!("SELECT distill_union_agg(p.k) FROM s, (SELECT {call} AS k FROM (SELECT * FROM s LIMIT 3)) AS p"),
+            "distill_union_agg",
+        ),
+    ] {
+        let refused = message(&ctx, &query).await;
+        assert!(refused.contains("endless stream") && refused.contains("LIMIT 100000"), "{query}: {refused}");
+        assert!(refused.contains(function) || refused.contains("distill:"), "{query}: {refused}");
+    }
+    for limited in ["SELECT * FROM s LIMIT 30", "SELECT image, label FROM s WHERE label >= 0 LIMIT 30 OFFSET 2"] {
+        let query = format!("SELECT label, ({call})['count'] AS n FROM ({limited}) GROUP BY label ORDER BY label");
+        let found = rows(&ctx, &query).await.unwrap();
+        assert_eq!((ints(&found, "label"), ints(&found, "n")), (vec![0, 1, 2], vec![10; 3]));
+    }
+}
+
+/// A batch a day, for ever: 12 pictures, whose `id` is the day.
+#[derive(Debug)]
+struct Days(RecordBatch);
+
+impl PartitionStream for Days {
+    fn schema(&self) -> &SchemaRef {
+        self.0.schema_ref()
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batch = self.0.clone();
+        let days = futures::stream::iter(0..).map(move |day| {
+            let columns =
+                vec![batch.column(0).clone(), batch.column(1).clone(), Arc::new(Int64Array::from(vec![day; 12]))];
+            Ok(RecordBatch::try_new(batch.schema(), columns)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.0.schema(), days))
+    }
+}
+
+#[tokio::test]
+async fn groups_that_end_are_sketched_while_the_stream_goes_on() {
+    let ctx = session_with(config().with_target_partitions(1).with_batch_size(12));
+    let batch = pictures(12, 3);
+    let table = StreamingTable::try_new(batch.schema(), vec![Arc::new(Days(batch))]).unwrap();
+    let table = table.with_infinite_table(true).with_sort_order(vec![col("id").sort(true, false)]);
+    ctx.register_table("s", Arc::new(table)).unwrap();
+    let call = "distill_sketch_agg(image, 'extractors=2 width=8 depth=1 frequencies=8')";
+    let query = format!("SELECT id AS day, label, ({call})['count'] AS n FROM s GROUP BY id, label");
+    let mut days = ctx.sql(&query).await.unwrap().execute_stream().await.unwrap();
+    let first = days.next().await.unwrap().unwrap();
+    assert!(first.num_rows() >= 3);
+    assert!(ints(&first, "n").iter().all(|n| *n == 4), "{first:?}");
+    assert_eq!(ints(&first, "day")[..3], [0; 3]);
 }

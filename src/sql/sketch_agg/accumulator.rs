@@ -1,7 +1,7 @@
 //! Batches of one group's feature columns flow in, the group's sketch flows out.
 
 use std::mem::size_of;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::internal_err;
@@ -18,8 +18,8 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::extract::{self, Pool, PoolRecipe, Scaling};
 use crate::options::{Options, PoolBytes};
-use crate::rows::{Layout, Rows, Shape};
-use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Origin, Sketcher};
+use crate::rows::{Label, Layout, Rows, Shape};
+use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Origin, Sketcher, working_bytes};
 use crate::sql::job::Job;
 use crate::sql::union_agg::Union;
 
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     scaling: Option<Scaling>,
     /// Made by the first row.
     sketcher: Mutex<Option<Arc<Sketcher>>>,
+    /// Whether one of the groups counts the memory of the extractors as its own.
+    counted: AtomicBool,
 }
 
 impl Shared {
@@ -50,7 +52,7 @@ impl Shared {
         let order = layout.features.iter().map(|f| position(layout.name_of(f))).collect();
         let job = Job::new(layout, options, NAME.into(), Arc::default())?;
         let scaling = job.static_scaling()?;
-        Ok(Self { job, has_label: true, order, scaling, sketcher: Mutex::default() })
+        Ok(Self { job, has_label: true, order, scaling, sketcher: Mutex::default(), counted: AtomicBool::default() })
     }
 
     /// Refuses rows that take two passes.
@@ -72,6 +74,13 @@ impl Shared {
             Sketcher::new(Arc::new(pool), options)
         };
         Ok(Arc::clone(slot.insert(Arc::new(workers.install(make)?))))
+    }
+
+    /// Bytes of the extractors, and of what they work in while a batch is taken up.
+    fn bytes(&self, sketcher: &Sketcher) -> usize {
+        let header = sketcher.header();
+        let working = working_bytes(&header.recipe, header.frequencies, self.job.threads());
+        header.recipe.network_bytes(false) + sketcher.bytes() + working
     }
 
     fn known_scaling(&self) -> crate::Result<&Scaling> {
@@ -115,12 +124,24 @@ pub(super) struct SketchAccumulator {
     own: Vec<ClassSketch>,
     /// Of other partitions.
     union: Union,
+    /// Bytes of the extractors, where this group is the one of the call that counts them.
+    extractors: Option<usize>,
 }
 
 impl SketchAccumulator {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let none = Rows { shape: Shape::Vector { len: 0 }, values: vec![], labels: vec![], exact: vec![], skipped: 0 };
-        Self { shared, sketcher: None, waiting: none, seen: 0, own: vec![], union: Union::default() }
+        Self { shared, sketcher: None, waiting: none, seen: 0, own: vec![], union: Union::default(), extractors: None }
+    }
+
+    /// Counts the extractors here, unless another group does. The caller asks for [`Accumulator::size`] before and after an update alone, so it is
+    /// only then that a group takes the count over from one that has ended.
+    fn count_extractors(&mut self) {
+        if let (Some(sketcher), None) = (&self.sketcher, self.extractors)
+            && !self.shared.counted.swap(true, Ordering::Relaxed)
+        {
+            self.extractors = Some(self.shared.bytes(sketcher));
+        }
     }
 
     /// Decodes a slice and folds the micro-batches that are full.
@@ -176,6 +197,14 @@ impl SketchAccumulator {
     }
 }
 
+impl Drop for SketchAccumulator {
+    fn drop(&mut self) {
+        if self.extractors.is_some() {
+            self.shared.counted.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Accumulator for SketchAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let batch = self.shared.batch(values)?;
@@ -189,6 +218,7 @@ impl Accumulator for SketchAccumulator {
                 other => other,
             })?;
         }
+        self.count_extractors();
         Ok(())
     }
 
@@ -206,8 +236,52 @@ impl Accumulator for SketchAccumulator {
     }
 
     fn size(&self) -> usize {
-        let waiting =
-            4 * self.waiting.values.capacity() + self.waiting.labels.capacity() * size_of::<crate::rows::Label>();
-        size_of::<Self>() + waiting + self.own.iter().map(ClassSketch::bytes).sum::<usize>() + self.union.bytes()
+        let Rows { values, labels, exact, .. } = &self.waiting;
+        let waiting = 4 * values.capacity() + labels.capacity() * size_of::<Label>() + exact.capacity();
+        let own = self.own.iter().map(ClassSketch::bytes).sum::<usize>();
+        size_of::<Self>() + waiting + own + self.union.bytes() + self.extractors.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrow::array::FixedSizeListArray;
+    use crate::arrow::array::types::Float32Type;
+    use crate::arrow::datatypes::DataType;
+
+    fn shared() -> Arc<Shared> {
+        let list = DataType::new_fixed_size_list(DataType::Float32, 2, true);
+        let schema = Schema::new(vec![Field::new("x", list, true), Field::new("label", DataType::Int64, true)]);
+        let mut options = Options::default();
+        options.set_text("extractors=3 width=64 frequencies=128 ranges=0,9 threads=1 features=x").unwrap();
+        Arc::new(Shared::of(Layout::infer(&Arc::new(schema), &options).unwrap(), options).unwrap())
+    }
+
+    fn rows(count: usize) -> ArrayRef {
+        let row = |i: usize| Some([i as f32 % 10.0, 1.0].map(Some));
+        Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..count).map(row), 2))
+    }
+
+    #[test]
+    fn of_the_groups_of_a_call_one_counts_the_extractors_and_another_takes_them_over() {
+        let shared = shared();
+        let mut groups: Vec<_> = (0..3).map(|_| SketchAccumulator::new(Arc::clone(&shared))).collect();
+        let empty = groups[0].size();
+        groups.iter_mut().for_each(|group| group.update_batch(&[rows(10)]).unwrap());
+        let sketcher = Arc::clone(groups[0].sketcher.as_ref().unwrap());
+        // Each extractor has 64 features and 128 frequencies for each.
+        let extractors = shared.bytes(&sketcher);
+        assert!(extractors > 3 * 64 * 128 * 4, "{extractors}");
+        let sizes = |groups: &[SketchAccumulator]| groups.iter().map(|g| g.size()).collect::<Vec<_>>();
+        let [first, second, third] = sizes(&groups)[..] else { panic!() };
+        assert_eq!((first, second), (third + extractors, third));
+        assert!(third >= empty + ClassSketch::empty(sketcher.header()).bytes() + 10 * 2 * 4);
+        // The group that counts them ends; another counts them with its next rows.
+        groups.remove(0);
+        assert_eq!(sizes(&groups), [second, third]);
+        groups.iter_mut().rev().for_each(|group| group.update_batch(&[rows(1)]).unwrap());
+        let counting: Vec<bool> = groups.iter().map(|g| g.size() >= extractors).collect();
+        assert_eq!(counting, [false, true]);
     }
 }

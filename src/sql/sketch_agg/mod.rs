@@ -27,7 +27,7 @@ use accumulator::{Shared, SketchAccumulator};
 use call::Call;
 
 /// The aggregate's name.
-const NAME: &str = "distill_sketch_agg";
+pub(super) const NAME: &str = "distill_sketch_agg";
 
 /// The aggregate function `distill_sketch_agg(feature, ... [, options]) -> sketch`.
 ///
@@ -35,6 +35,9 @@ const NAME: &str = "distill_sketch_agg";
 /// `{'extractors': 4, 'seed': 7}`, or one text, `'extractors=4 seed=7'`; the session's settings are their defaults. The label is the column
 /// of GROUP BY that is a Hugging Face ClassLabel or has a label's name, or the only one, or the one that option `label` names. Of no rows
 /// the sketch is NULL.
+///
+/// Memory: the groups of a call share its extractors, which one of them counts as its own. DataFusion asks an accumulator for its size after each batch
+/// and gives it nothing to reserve memory by, so what a batch takes is accounted for when it has been taken.
 pub fn distill_sketch_agg_udaf() -> AggregateUDF {
     AggregateUDF::new_from_impl(SketchAgg::default())
 }

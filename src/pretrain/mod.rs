@@ -1,0 +1,71 @@
+//! A sample of real rows flows in, a pool of extractors that were trained on it flows out.
+
+mod sample;
+mod training;
+
+pub use sample::Sample;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::extract::{ConvNet, Pool, PoolRecipe};
+use crate::options::{Options, PoolKind};
+use crate::random;
+use crate::rows::Shape;
+use candle_core::Device;
+
+use training::{Run, Snapshots};
+
+/// Passes over the sample of one training run.
+const EPOCHS: usize = 10;
+
+/// The share of a run's steps after which a network is early (Acc-DD, Zhang et al., CVPR 2023, uses two epochs of IDC's ten and more).
+const EARLY: f64 = 0.1;
+
+/// Size of the filter-wise perturbation of early networks (Acc-DD, section 3.3).
+const PERTURBATION: f32 = 0.05;
+
+/// Makes the pool that `recipe` says, of networks trained on `sample`, as option `pool` says:
+///
+/// - `trained`: four kinds in turn, as the diversity of a pool counts for more than how well its networks are trained: random ones; half-way between
+///   random and trained weights (NCFM, Wang et al., CVPR 2025, section 4.1, mixes them by chance); early ones; trained ones. Those of one training run are
+///   three extractors.
+/// - `early`: early ones, each perturbed filter by filter by noise of the filter's size (Acc-DD, Zhang et al., CVPR 2023, equation 5), four of a run.
+///
+/// Runs on the current rayon pool; the weights don't depend on its size. Fails for rows that aren't pictures and for a sample of one class.
+pub fn pool(recipe: &PoolRecipe, sample: &Sample, options: &Options, device: &Device) -> Result<Pool> {
+    let Shape::Picture { channels, height, width } = recipe.input_shape() else {
+        let message = format!("'{}' is for pictures, and a row is a {}; use 'random'", options.pool, recipe.shape);
+        return Err(Error::option("pool", message));
+    };
+    if sample.classes() < 2 {
+        return Err(Error::Data("extractors can't be trained on rows of fewer than two classes".into()));
+    }
+    let input = [channels, height, width];
+    let seed = options.seed;
+    let network = |n: usize| {
+        ConvNet::random(input, recipe.width, recipe.depth, &mut random::stream(seed, &format!("extractor {n}")), device)
+    };
+    let run = Run { recipe, sample, seed, device, parallel: false };
+    let runs: Vec<Snapshots> = (0..recipe.extractors.div_ceil(OF_RUN))
+        .into_par_iter()
+        .map(|r| run.train(r, network(OF_RUN * r)?))
+        .collect::<Result<_>>()?;
+    let nets = (0..recipe.extractors).map(|n| {
+        let snapshots = &runs[n / OF_RUN];
+        match (options.pool, n % OF_RUN) {
+            (PoolKind::Early, i) => training::perturbed(&snapshots.early, PERTURBATION * i as f32, seed, n),
+            (_, 0) => Ok(snapshots.trained.clone()),
+            (_, 1) => network(n),
+            (_, 2) => training::between(&snapshots.start, &snapshots.trained, 0.5),
+            _ => Ok(snapshots.early.clone()),
+        }
+    });
+    Pool::of_networks(recipe, nets.collect::<Result<_>>()?, seed, device)
+}
+
+/// Extractors that one training run is for.
+const OF_RUN: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,36 @@
+//! Synthetic rows flow in; a batch in the source's schema flows out.
+
+use crate::arrow::datatypes::SchemaRef;
+use crate::arrow::record_batch::RecordBatch;
+use crate::error::Result;
+use crate::extract::Scaling;
+use crate::options::Options;
+use crate::rows::{self, Layout};
+use crate::synthesize::Synthetic;
+
+/// The schema of [`Synthetic::into_batch`]: the source's, as [`Layout::output_schema`] changes it, and the columns that options add.
+pub fn output_schema(layout: &Layout, options: &Options) -> Result<SchemaRef> {
+    let weighted = rows::with_weight_column(&layout.output_schema(options)?, options)?;
+    rows::with_soft_label_column(&weighted, options)
+}
+
+impl Synthetic {
+    /// The rows as a batch of `schema`, which is [`output_schema`] with any metadata; `layout` is the one that the real rows were decoded with, `scaling` that
+    /// of the sketches' recipe.
+    pub fn into_batch(
+        self,
+        layout: &Layout,
+        options: &Options,
+        scaling: &Scaling,
+        schema: &SchemaRef,
+    ) -> Result<RecordBatch> {
+        let table = scaling.table();
+        let batch = rows::encode_exact(layout, options, table, self.shape, &self.values, &self.labels, &self.exact)?;
+        let mut columns = batch.columns().to_vec();
+        columns.extend(options.weight.is_some().then(|| rows::weight_array(self.weights)));
+        if let Some(soft) = self.soft {
+            columns.push(rows::soft_label_array(soft.shares, soft.classes)?);
+        }
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
