@@ -185,3 +185,74 @@ impl Drop for Trained {
         handed.into_iter().for_each(|buffer| self.arena.give_back(buffer));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::random::{normal, stream};
+
+    const DEPTH: usize = 3;
+    const WIDTH: usize = 40;
+
+    fn variable(shape: &[usize], purpose: &str) -> Var {
+        let values = normal(&mut stream(5, purpose), shape.iter().product());
+        Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
+    }
+
+    /// Features of 21 pictures, and the gradients of their squares' sum for the pictures and each weight that has one, as bits.
+    fn run(f: impl Fn(&Tensor, &[(Tensor, Tensor)]) -> Result<Tensor>) -> Vec<Option<Vec<u32>>> {
+        let x = variable(&[21, 3, 17, 12], "x");
+        let weights = |n: usize| variable(&[WIDTH, if n == 0 { 3 } else { WIDTH }, 3, 3], &format!("weight {n}"));
+        let blocks: Vec<_> = (0..DEPTH).map(|n| (weights(n), variable(&[2, WIDTH], &format!("affine {n}")))).collect();
+        let tensors: Vec<_> = blocks.iter().map(|(w, a)| (w.as_tensor().clone(), a.as_tensor().clone())).collect();
+        let features = f(&x, &tensors).unwrap();
+        let gradients = features.sqr().unwrap().sum_all().unwrap().backward();
+        let bits = |t: &Tensor| -> Vec<u32> {
+            t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let variables = std::iter::once(&x).chain(blocks.iter().flat_map(|(w, a)| [w, a]));
+        let of = |v: &Var| gradients.as_ref().ok().and_then(|g| g.get(v)).map(bits);
+        std::iter::once(Some(bits(&features))).chain(variables.map(of)).collect()
+    }
+
+    #[test]
+    fn one_operation_gives_the_bits_of_blocks_one_by_one_for_any_number_of_threads() {
+        for (input, weights) in [(true, true), (false, true), (true, false)] {
+            let wants = |parallel: bool| Wants { input, weights, parallel };
+            let arena = Arc::<Arena>::default();
+            let one_by_one = run(|x, blocks| {
+                let mut x = x.clone();
+                for (n, (weight, affine)) in blocks.iter().enumerate() {
+                    let wants = Wants { input: input || (n > 0 && weights), ..wants(false) };
+                    x = conv_block(&x, weight, affine, 1 + n, wants, &arena)?;
+                }
+                x.flatten_from(1)
+            });
+            let wanted: Vec<bool> = one_by_one.iter().map(Option::is_some).collect();
+            assert_eq!(wanted[1..3], [input, weights]);
+            for threads in [1, 2, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                // The second run meets memory that the first one has left.
+                for _ in 0..2 {
+                    let f = |x: &Tensor, blocks: &[_]| conv_blocks(x, blocks, |n| 1 + n, wants(threads > 1), &arena);
+                    assert!(pool.install(|| run(f)) == one_by_one, "{threads} threads, {input} {weights}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_pictures_and_other_precisions_go_block_by_block() {
+        let blocks = [(variable(&[8, 1, 3, 3], "w"), variable(&[2, 8], "a"))]
+            .map(|(w, a)| (w.as_detached_tensor(), a.as_detached_tensor()));
+        let forward = |x: &Tensor| conv_blocks(x, &blocks, |_| 3, Wants::default(), &Arc::default());
+        assert_eq!(
+            forward(&Tensor::zeros((0, 1, 28, 28), DType::F32, &Device::Cpu).unwrap()).unwrap().dims(),
+            [0, 8 * 16 * 16]
+        );
+        let e = forward(&Tensor::zeros((1, 1, 28, 28), DType::F64, &Device::Cpu).unwrap()).unwrap_err().to_string();
+        assert!(e.contains("expected f32"), "{e}");
+    }
+}
