@@ -206,10 +206,11 @@ impl Geometry {
         blocks
     }
 
-    /// The convolution of a padded input that lies like `from`, with groups of at most `most` pictures.
-    fn convolution(self, from: Blocks, weight: &[f32], most: usize) -> Convolution {
+    /// The convolution of a padded input that lies like `from`, with groups of at most `most` pictures; packed on the current
+    /// rayon pool where `parallel`.
+    fn convolution(self, from: Blocks, weight: &[f32], most: usize, parallel: bool) -> Convolution {
         let by = |o: usize, i: usize, tap: usize| weight[(o * self.inputs + i) * 9 + tap];
-        Convolution::new(self.path, from, 0, self.conv, self.out, most, by)
+        Convolution::new(self.path, from, 0, self.conv, self.out, most, parallel, by)
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) enum InputGradient {
 
 impl InputGradient {
     /// The cheaper way for convolutions of geometry `g`, in groups of at most `most` pictures.
-    pub fn new(g: Geometry, weight: &[f32], most: usize) -> Self {
+    pub fn new(g: Geometry, weight: &[f32], most: usize, parallel: bool) -> Self {
         let (conv_grad, nr) = (g.conv_grad(), g.nr());
         let row = conv_grad.grid.row();
         if (9 * g.inputs).next_multiple_of(nr) < 9 * g.inputs.next_multiple_of(nr) && g.inputs <= 8 {
@@ -68,16 +68,16 @@ impl InputGradient {
             let by = |k: usize, o: usize, _| weight[o * 9 * g.inputs + k];
             Self::Columns(Product::new(g.path, conv_grad, pixels, 1, 9 * g.inputs, by))
         } else {
-            Self::Transposed(Self::transposed(g, weight, most))
+            Self::Transposed(Self::transposed(g, weight, most, parallel))
         }
     }
 
     /// The convolution with the transposed, flipped kernels.
-    pub fn transposed(g: Geometry, weight: &[f32], most: usize) -> Convolution {
+    pub fn transposed(g: Geometry, weight: &[f32], most: usize, parallel: bool) -> Convolution {
         let conv_grad = g.conv_grad();
         let first = g.padding.saturating_sub(2) * (conv_grad.grid.row() + 1);
         let by = |i: usize, o: usize, tap: usize| weight[(o * g.inputs + i) * 9 + 8 - tap];
-        Convolution::new(g.path, conv_grad, first, g.input, g.inputs, most, by)
+        Convolution::new(g.path, conv_grad, first, g.input, g.inputs, most, parallel, by)
     }
 
     /// The gradient for one picture from the products of all taps, added up where they belong.
@@ -156,7 +156,7 @@ impl ConvBlock {
             affine: g.affine_blocks(affine),
             conv_grad,
             again: saved.conv.is_none().then(|| self.convolution(weight)),
-            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures())),
+            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures(), self.wants.parallel)),
         };
         let flags = usize::from(self.wants.input) + 2 * usize::from(self.wants.weights);
         plan.key = g.key(4 * plan.group().max(plan.again.as_ref().map_or(1, Convolution::group)) + flags);

@@ -42,7 +42,7 @@ struct Scratch {
 impl ConvBlock {
     /// The convolution of the padded input.
     pub(super) fn convolution(&self, weight: &[f32]) -> Convolution {
-        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures())
+        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures(), self.wants.parallel)
     }
 
     /// Pictures that may go through together and still leave work for all threads.
