@@ -9,7 +9,7 @@ use rand_chacha::ChaCha12Rng;
 use crate::error::{Error, Result};
 use crate::extract::row_wise::in_chunks;
 use crate::extract::weights::{count, name_under, take, uniform};
-use crate::kernels::{Arena, ConvStack, Wants, conv_block};
+use crate::kernels::{Arena, ConvStack, Wants, conv_blocks};
 
 /// ConvNet-D of DC, DM, MTT and NCFM: `depth` blocks of conv3x3, instance norm, ReLU and 2x2 average pool, `width` channels each;
 /// the first convolution is padded by 3 for one-channel pictures (28x28 becomes 32x32), by 1 otherwise. The convolutions
@@ -160,13 +160,7 @@ impl ConvNet {
     }
 
     fn through(&self, x: &Tensor, wants: Wants) -> candle_core::Result<Tensor> {
-        let mut x = x.clone();
-        for (n, (weight, affine)) in self.blocks.iter().enumerate() {
-            // Behind the first block, gradients for the weights before flow through the input.
-            let input = wants.input || (n > 0 && wants.weights);
-            x = conv_block(&x, weight, affine, padding(self.input, n), Wants { input, ..wants }, &self.arena)?;
-        }
-        x.flatten_from(1)
+        conv_blocks(x, &self.blocks, |n| padding(self.input, n), wants, &self.arena)
     }
 }
 

@@ -10,6 +10,7 @@ mod forward;
 pub(super) mod product;
 mod stack;
 pub(super) mod tiles;
+mod trained;
 mod winograd;
 
 #[cfg(test)]
@@ -21,10 +22,12 @@ use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, S
 
 use crate::kernels::arena::{Arena, Key};
 use crate::kernels::simd::Path;
+use backward::Gradients;
 use convolution::Convolution;
 use forward::Saved;
 use product::{Blocks, Grid};
 pub use stack::ConvStack;
+pub use trained::conv_blocks;
 
 /// Which gradients the caller will ask for: what isn't wanted isn't computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub struct Wants {
 ///
 /// `x` `[batch, in, height, width]`, `weight` `[out, in, 3, 3]`, `affine` `[2, out]` (scale, then shift); gives `[batch, out, h/2, w/2]`
 /// with `h = height + 2 * padding - 2`. Each row's result is independent of the batch, its position and the thread count; the weights'
-/// gradient sums over rows in their order. Gradients that `wants` leaves out are neither prepared nor computed. The ReLU's gradient at 0 is 0.
+/// gradient sums over rows in an order that the batch alone fixes. Gradients that `wants` leaves out are neither prepared nor computed. The ReLU's gradient at 0 is 0.
 ///
 /// Scratch memory comes from `arena`. Wrong shapes and types other than f32 are errors. On a device other than the CPU the twin
 /// [`conv_block_reference`] runs.
@@ -203,10 +206,11 @@ impl Geometry {
         blocks
     }
 
-    /// The convolution of a padded input that lies like `from`, with groups of at most `most` pictures.
-    fn convolution(self, from: Blocks, weight: &[f32], most: usize) -> Convolution {
+    /// The convolution of a padded input that lies like `from`, with groups of at most `most` pictures; packed on the current
+    /// rayon pool where `parallel`.
+    fn convolution(self, from: Blocks, weight: &[f32], most: usize, parallel: bool) -> Convolution {
         let by = |o: usize, i: usize, tap: usize| weight[(o * self.inputs + i) * 9 + tap];
-        Convolution::new(self.path, from, 0, self.conv, self.out, most, by)
+        Convolution::new(self.path, from, 0, self.conv, self.out, most, parallel, by)
     }
 }
 
@@ -232,7 +236,9 @@ impl CustomOp3 for ConvBlock {
         affine_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(x, x_layout)?;
-        let (out, saved) = self.forward(x, contiguous(weight, weight_layout)?, contiguous(affine, affine_layout)?);
+        let mut out = vec![0.0; self.geometry.batch * self.geometry.output_len()];
+        let (weight, affine) = (contiguous(weight, weight_layout)?, contiguous(affine, affine_layout)?);
+        let saved = self.forward(x, weight, affine, &mut out);
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
         let [ph, pw] = self.geometry.pooled();
         Ok((CpuStorage::F32(out), Shape::from((self.geometry.batch, self.geometry.out, ph, pw))))
@@ -249,21 +255,29 @@ impl CustomOp3 for ConvBlock {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(saved) = saved.as_ref() else { bail!("conv_block: backward without forward") };
         let grad = grad.contiguous()?;
-        let gradients = with_slices([x, weight, affine, &grad], |[x, weight, affine, grad]| {
-            Ok(self.backward(x, weight, affine, saved, grad))
+        let zeros = |wanted: bool, like: &Tensor| vec![0.0; if wanted { like.elem_count() } else { 0 }];
+        let Wants { input, weights, .. } = self.wants;
+        let (mut by_x, mut by_weight, mut by_affine) =
+            (zeros(input, x), zeros(weights, weight), zeros(weights, affine));
+        with_slices([x, weight, affine, &grad], |[x, weight, affine, grad]| {
+            let into = Gradients {
+                input: input.then_some(&mut by_x),
+                weights: weights.then_some((&mut by_weight, &mut by_affine)),
+            };
+            self.backward([x, weight, affine], saved, grad, into);
+            Ok(())
         })?;
-        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
-            values.map(|v| Tensor::from_vec(v, like.shape(), &Device::Cpu)).transpose()
+        let tensor = |wanted: bool, values: Vec<f32>, like: &Tensor| {
+            wanted.then(|| Tensor::from_vec(values, like.shape(), &Device::Cpu)).transpose()
         };
-        Ok((tensor(gradients.input, x)?, tensor(gradients.weight, weight)?, tensor(gradients.affine, affine)?))
+        Ok((tensor(input, by_x, x)?, tensor(weights, by_weight, weight)?, tensor(weights, by_affine, affine)?))
     }
 }
 
 impl Drop for ConvBlock {
     fn drop(&mut self) {
-        let saved = self.saved.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        for buffer in saved.into_iter().flat_map(|saved| [saved.conv, Some(saved.stats)]).flatten() {
-            self.arena.give_back(buffer);
+        if let Some(saved) = self.saved.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            saved.free(&self.arena);
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod sincos;
 pub use arena::Arena;
 pub use augment::Transform;
 pub use characteristic::{CosSin, Frequencies, characteristic, characteristic_learned, characteristic_reference};
-pub use conv_block::{ConvStack, Wants, conv_block, conv_block_reference};
+pub use conv_block::{ConvStack, Wants, conv_block, conv_block_reference, conv_blocks};
 pub use groups::Groups;
 pub use ridge::ridge_solve;
 pub use second_moments::{MOMENT_BOUND, second_moments};

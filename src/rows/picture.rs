@@ -49,6 +49,10 @@ pub(super) fn decode(bytes: &[u8], size: Option<ImageSize>, out: &mut Vec<f32>) 
             _ => {}
         }
     }
+    if channels == 1 {
+        out.extend_from_slice(&pixels);
+        return Ok(Shape::Picture { channels, height, width });
+    }
     for c in 0..channels {
         out.extend(pixels.iter().skip(c).step_by(channels));
     }

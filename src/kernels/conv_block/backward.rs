@@ -7,16 +7,19 @@ use super::tiles::{multiply, norm_relu_pool_backward};
 use super::{ConvBlock, Geometry, for_each};
 use crate::kernels::arena::{Key, Lent};
 
-/// The gradients that were wanted.
+/// Where the gradients go that were wanted; what is there before doesn't matter.
 #[derive(Debug, Default)]
-pub(super) struct Gradients {
+pub(super) struct Gradients<'a> {
     /// Like the pictures.
-    pub input: Option<Vec<f32>>,
-    /// Like the weights.
-    pub weight: Option<Vec<f32>>,
-    /// Like the affine parameters.
-    pub affine: Option<Vec<f32>>,
+    pub input: Option<&'a mut [f32]>,
+    /// Like the weights and the affine parameters.
+    pub weights: Option<(&'a mut [f32], &'a mut [f32])>,
 }
+
+/// Parts of a batch whose rows' shares of the weights' gradient are summed one after the other, and rows of a part at least. The number of parts
+/// depends on the batch alone, so that the sums don't depend on the threads that take the parts.
+const PARTS: usize = 16;
+const PART_ROWS: usize = 4;
 
 /// What is known of a call before its rows.
 struct Plan<'a> {
@@ -55,7 +58,7 @@ pub(super) enum InputGradient {
 
 impl InputGradient {
     /// The cheaper way for convolutions of geometry `g`, in groups of at most `most` pictures.
-    pub fn new(g: Geometry, weight: &[f32], most: usize) -> Self {
+    pub fn new(g: Geometry, weight: &[f32], most: usize, parallel: bool) -> Self {
         let (conv_grad, nr) = (g.conv_grad(), g.nr());
         let row = conv_grad.grid.row();
         if (9 * g.inputs).next_multiple_of(nr) < 9 * g.inputs.next_multiple_of(nr) && g.inputs <= 8 {
@@ -65,16 +68,16 @@ impl InputGradient {
             let by = |k: usize, o: usize, _| weight[o * 9 * g.inputs + k];
             Self::Columns(Product::new(g.path, conv_grad, pixels, 1, 9 * g.inputs, by))
         } else {
-            Self::Transposed(Self::transposed(g, weight, most))
+            Self::Transposed(Self::transposed(g, weight, most, parallel))
         }
     }
 
     /// The convolution with the transposed, flipped kernels.
-    pub fn transposed(g: Geometry, weight: &[f32], most: usize) -> Convolution {
+    pub fn transposed(g: Geometry, weight: &[f32], most: usize, parallel: bool) -> Convolution {
         let conv_grad = g.conv_grad();
         let first = g.padding.saturating_sub(2) * (conv_grad.grid.row() + 1);
         let by = |i: usize, o: usize, tap: usize| weight[(o * g.inputs + i) * 9 + 8 - tap];
-        Convolution::new(g.path, conv_grad, first, g.input, g.inputs, most, by)
+        Convolution::new(g.path, conv_grad, first, g.input, g.inputs, most, parallel, by)
     }
 
     /// The gradient for one picture from the products of all taps, added up where they belong.
@@ -108,8 +111,8 @@ struct Scratch {
     workspace: Workspace,
     /// For the convolution that is done again.
     again: Workspace,
-    /// For rows that bring no slot of their own: where weights have no gradient.
-    slot: Option<Slot>,
+    /// One for each row of a group where weights have a gradient, else one.
+    slots: Vec<Slot>,
     grid: Vec<f32>,
     conv: Vec<f32>,
     pooled_grad: Vec<f32>,
@@ -120,7 +123,15 @@ struct Scratch {
 struct Row<'a> {
     row: usize,
     input: Option<&'a mut [f32]>,
-    slot: Option<&'a mut Slot>,
+}
+
+/// Rows whose shares of the weights' gradient are summed in their order.
+struct Part<'a> {
+    rows: Vec<Row<'a>>,
+    /// `[out / NR][tap][NR]`, taps in whole tiles.
+    weight: &'a mut [f32],
+    /// `[out / NR][2][NR]`.
+    affine: &'a mut [f64],
 }
 
 /// What one row hands on to the weights' gradient.
@@ -133,8 +144,8 @@ struct Slot {
 }
 
 impl ConvBlock {
-    /// The gradients that are wanted, given `grad` `[batch, out, h / 2, w / 2]`.
-    pub(super) fn backward(&self, x: &[f32], weight: &[f32], affine: &[f32], saved: &Saved, grad: &[f32]) -> Gradients {
+    /// Writes the gradients that are wanted, given `grad` `[batch, out, h / 2, w / 2]`.
+    pub(super) fn backward(&self, [x, weight, affine]: [&[f32]; 3], saved: &Saved, grad: &[f32], into: Gradients<'_>) {
         let g = self.geometry;
         let conv_grad = g.conv_grad();
         let mut plan = Plan {
@@ -145,29 +156,22 @@ impl ConvBlock {
             affine: g.affine_blocks(affine),
             conv_grad,
             again: saved.conv.is_none().then(|| self.convolution(weight)),
-            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures())),
+            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures(), self.wants.parallel)),
         };
         let flags = usize::from(self.wants.input) + 2 * usize::from(self.wants.weights);
         plan.key = g.key(4 * plan.group().max(plan.again.as_ref().map_or(1, Convolution::group)) + flags);
-        let mut gradients = Gradients::default();
-        if self.wants.input {
-            gradients.input = Some(vec![0.0; g.batch * g.input_len()]);
-        }
-        let inputs: Vec<_> = match &mut gradients.input {
+        let inputs: Vec<_> = match into.input {
             Some(input) => input.chunks_exact_mut(g.input_len()).map(Some).collect(),
             None => (0..g.batch).map(|_| None).collect(),
         };
-        if self.wants.weights {
-            let (weight, affine) = self.weight_gradient(&plan, inputs);
-            (gradients.weight, gradients.affine) = (Some(weight), Some(affine));
+        let mut rows: Vec<Row> = inputs.into_iter().enumerate().map(|(row, input)| Row { row, input }).collect();
+        if let Some((weight, affine)) = into.weights {
+            self.weight_gradient(&plan, rows, weight, affine);
         } else {
-            let rows = inputs.into_iter().enumerate();
-            let mut rows: Vec<Row> = rows.map(|(row, input)| Row { row, input, slot: None }).collect();
             let groups = rows.chunks_mut(plan.group()).collect();
             let scratch = || self.scratch(&plan);
             for_each(self.wants.parallel, groups, scratch, |scratch, rows| self.backward_rows(&plan, scratch, rows));
         }
-        gradients
     }
 
     fn scratch(&self, plan: &Plan) -> Lent<'_, Scratch> {
@@ -187,16 +191,12 @@ impl ConvBlock {
         Scratch {
             workspace,
             again: plan.again.as_ref().map_or_else(Workspace::default, Convolution::workspace),
-            slot: (!self.wants.weights).then(|| self.new_slot(plan)),
+            slots: (0..if self.wants.weights { plan.group() } else { 1 }).map(|_| self.new_slot(plan)).collect(),
             grid: if_again(self.input_blocks().len()),
             conv: if_again(self.geometry.conv_block_len()),
             pooled_grad: vec![0.0; g.pooled()[0] * g.pooled()[1] * nr],
             input_grad: vec![0.0; input_grad],
         }
-    }
-
-    fn slot(&self, plan: &Plan) -> Lent<'_, Slot> {
-        self.arena.object(&plan.key, || self.new_slot(plan))
     }
 
     fn new_slot(&self, plan: &Plan) -> Slot {
@@ -208,14 +208,15 @@ impl ConvBlock {
         }
     }
 
-    /// Fills the slots of a group of rows, and their gradients for the pictures.
+    /// Fills the slots for a group of rows, and the rows' gradients for the pictures.
     fn backward_rows(&self, plan: &Plan, scratch: &mut Scratch, rows: &mut [Row]) {
         let nr = self.geometry.path.tile().1;
         let plane = self.geometry.input[0] * self.geometry.input[1];
-        let mut own_slot = scratch.slot.take();
+        let mut slots = std::mem::take(&mut scratch.slots);
+        let own = |i: usize| if self.wants.weights { i } else { 0 };
         let count = rows.len();
         for (i, row) in rows.iter_mut().enumerate() {
-            let Some(slot) = row.slot.as_deref_mut().or(own_slot.as_mut()) else { continue };
+            let slot = &mut slots[own(i)];
             self.backward_row(plan, row.row, scratch, slot);
             match (&plan.input, &mut row.input) {
                 (Some(InputGradient::Columns(product)), Some(input)) => {
@@ -231,16 +232,14 @@ impl ConvBlock {
             for block in 0..self.geometry.inputs.div_ceil(nr) {
                 convolution.multiply(&mut scratch.workspace, count, block);
                 for (i, row) in rows.iter_mut().enumerate() {
-                    let (Some(slot), Some(input)) = (row.slot.as_deref().or(own_slot.as_ref()), &mut row.input) else {
-                        continue;
-                    };
-                    convolution.block(&scratch.workspace, &slot.conv_grad, i, block, &mut scratch.input_grad);
+                    let Some(input) = &mut row.input else { continue };
+                    convolution.block(&scratch.workspace, &slots[own(i)].conv_grad, i, block, &mut scratch.input_grad);
                     let planes = input.chunks_mut(nr * plane).nth(block).unwrap_or_default();
                     block_to_planes(&scratch.input_grad, nr, plane, planes);
                 }
             }
         }
-        scratch.slot = own_slot;
+        scratch.slots = slots;
     }
 
     /// Fills `slot` for row `row`.
@@ -299,92 +298,84 @@ impl ConvBlock {
         }
     }
 
-    /// The gradients for weights and affine parameters, summed over rows in their order. Rows are prepared in waves, in parallel; then each
-    /// piece of the weights adds up the wave's rows, in parallel over pieces.
-    fn weight_gradient(&self, plan: &Plan, inputs: Vec<Option<&mut [f32]>>) -> (Vec<f32>, Vec<f32>) {
+    /// Writes the gradients for weights and affine parameters: each part of the batch sums up its rows in their order, in parallel over parts;
+    /// then the parts are summed in theirs.
+    fn weight_gradient(&self, plan: &Plan, rows: Vec<Row>, weight: &mut [f32], affine: &mut [f32]) {
         let g = self.geometry;
-        let (mr, nr) = self.geometry.path.tile();
-        let blocks = self.geometry.out_blocks();
-        let taps = 9 * g.inputs;
-        let picture_grid = g.input_grid();
+        let (mr, nr) = g.path.tile();
+        let (taps, picture_grid) = (9 * g.inputs, g.input_grid());
         // One result for each tap of each input channel: the dot product of a shifted plane with the convolution's gradient.
         let mut offsets: Vec<usize> =
             (0..taps).map(|k| k / 9 * picture_grid.len() + k % 9 / 3 * picture_grid.row() + k % 3).collect();
         offsets.resize(taps.next_multiple_of(mr), 0);
         let runs: Vec<usize> = (0..g.conv[0]).map(|y| y * picture_grid.row()).collect();
-        let grid = plan.conv_grad.grid;
 
-        let parallel = self.wants.parallel && rayon::current_num_threads() > 1;
-        let wave = plan.group() * if parallel { 4 * rayon::current_num_threads() } else { 1 };
-        let mut slots: Vec<Lent<Slot>> = (0..wave.min(g.batch)).map(|_| self.slot(plan)).collect();
-        let mut sums = vec![0.0f64; plan.affine.len()];
-        let mut weight_blocks = self.arena.buffer(blocks * offsets.len() * nr);
-        weight_blocks.truncate(blocks * offsets.len() * nr);
-        weight_blocks.fill(0.0);
-        // Small enough for all threads to have work, large enough to reuse the block of gradients in the first cache.
-        let piece = if parallel { 16 * mr } else { offsets.len() };
+        let count = (g.batch / PART_ROWS).clamp(1, PARTS);
+        let (weight_len, affine_len) = (g.out_blocks() * offsets.len() * nr, plan.affine.len());
+        let mut weights = self.arena.buffer(count * weight_len);
+        let mut affines = vec![0.0; count * affine_len];
+        let mut rows = rows.into_iter();
+        let parts = weights
+            .chunks_exact_mut(weight_len)
+            .zip(affines.chunks_exact_mut(affine_len))
+            .enumerate()
+            .map(|(i, (weight, affine))| {
+                let length = (i + 1) * g.batch / count - i * g.batch / count;
+                Part { rows: rows.by_ref().take(length).collect(), weight, affine }
+            })
+            .collect();
+        for_each(
+            self.wants.parallel,
+            parts,
+            || self.scratch(plan),
+            |scratch, part: Part| self.add_part(plan, scratch, part, &offsets, &runs),
+        );
 
-        let mut inputs = inputs.into_iter();
-        let mut scratch = (!parallel).then(|| self.scratch(plan));
-        for first in (0..g.batch).step_by(wave) {
-            let mut rows: Vec<Row> = (first..g.batch)
-                .zip(slots.iter_mut().map(|slot| Some(&mut **slot)))
-                .zip(inputs.by_ref().take(wave))
-                .map(|((row, slot), input)| Row { row, input, slot })
-                .collect();
-            let count = rows.len();
-            let groups = rows.chunks_mut(plan.group());
-            match &mut scratch {
-                Some(scratch) => groups.for_each(|rows| self.backward_rows(plan, scratch, rows)),
-                None => {
-                    let scratch = || self.scratch(plan);
-                    for_each(true, groups.collect(), scratch, |scratch, rows| self.backward_rows(plan, scratch, rows));
-                }
-            }
-            let pieces = weight_blocks
-                .chunks_exact_mut(offsets.len() * nr)
-                .enumerate()
-                .flat_map(|(block, all)| {
-                    all.chunks_mut(piece * nr).zip(offsets.chunks(piece)).map(move |(y, offsets)| (block, offsets, y))
-                })
-                .collect();
-            for_each(
-                parallel,
-                pieces,
-                || (),
-                |(), (block, offsets, y): (usize, &[usize], &mut [f32])| {
-                    for slot in &slots[..count] {
-                        let start = (block * grid.len() + grid.origin()) * nr;
-                        let conv_grad = &slot.conv_grad[start..(block + 1) * grid.len() * nr];
-                        multiply(
-                            self.geometry.path,
-                            &slot.planes,
-                            offsets,
-                            &runs,
-                            g.conv[1],
-                            conv_grad,
-                            grid.row() * nr,
-                            y,
-                            true,
-                        );
+        let blocks = weight.chunks_mut(nr * taps).enumerate().collect();
+        for_each(
+            self.wants.parallel,
+            blocks,
+            || vec![0.0; nr],
+            |sum, (block, to): (usize, &mut [f32])| {
+                for k in 0..taps {
+                    sum.fill(0.0);
+                    for part in weights.chunks_exact(weight_len).take(count) {
+                        let from = &part[(block * offsets.len() + k) * nr..][..nr];
+                        sum.iter_mut().zip(from).for_each(|(s, f)| *s += f);
                     }
-                },
-            );
-            for slot in &slots[..count] {
-                sums.iter_mut().zip(&slot.sums).for_each(|(s, v)| *s += f64::from(*v));
-            }
-        }
-
-        let mut weight = vec![0.0; g.out * taps];
-        let mut affine = vec![0.0; 2 * g.out];
+                    to.iter_mut().skip(k).step_by(taps).zip(&*sum).for_each(|(t, s)| *t = *s);
+                }
+            },
+        );
+        self.arena.give_back(weights);
+        let total = |at: usize| affines.iter().skip(at).step_by(affine_len).sum::<f64>() as f32;
         for o in 0..g.out {
             let (block, lane) = (o / nr, o % nr);
-            let from = &weight_blocks[block * offsets.len() * nr..];
-            weight[o * taps..(o + 1) * taps].iter_mut().zip(from.chunks_exact(nr)).for_each(|(w, f)| *w = f[lane]);
-            affine[o] = sums[block * 2 * nr + lane] as f32;
-            affine[g.out + o] = sums[(block * 2 + 1) * nr + lane] as f32;
+            affine[o] = total(block * 2 * nr + lane);
+            affine[g.out + o] = total((block * 2 + 1) * nr + lane);
         }
-        self.arena.give_back(weight_blocks);
-        (weight, affine)
+    }
+
+    /// Sums up the shares of one part's rows, whose own gradients are written on the way.
+    fn add_part(&self, plan: &Plan, scratch: &mut Scratch, mut part: Part, offsets: &[usize], runs: &[usize]) {
+        let g = self.geometry;
+        let nr = g.nr();
+        let grid = plan.conv_grad.grid;
+        part.weight.fill(0.0);
+        for rows in part.rows.chunks_mut(plan.group()) {
+            self.backward_rows(plan, scratch, rows);
+            let slots = &scratch.slots[..rows.len()];
+            for (block, y) in part.weight.chunks_exact_mut(offsets.len() * nr).enumerate() {
+                for slot in slots {
+                    let start = (block * grid.len() + grid.origin()) * nr;
+                    let conv_grad = &slot.conv_grad[start..(block + 1) * grid.len() * nr];
+                    let stride = grid.row() * nr;
+                    multiply(g.path, &slot.planes, offsets, runs, g.conv[1], conv_grad, stride, y, true);
+                }
+            }
+            for slot in slots {
+                part.affine.iter_mut().zip(&slot.sums).for_each(|(s, v)| *s += f64::from(*v));
+            }
+        }
     }
 }

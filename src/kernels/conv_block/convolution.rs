@@ -23,6 +23,8 @@ pub(super) struct Workspace {
 
 impl Convolution {
     /// The convolution of `from` whose first tap for pixel `(y, x)` of the result lies at `(y, x)` after pixel `first` of the grid.
+    /// The weights are packed on the current rayon pool where `parallel`.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         path: Path,
         from: Blocks,
@@ -30,9 +32,10 @@ impl Convolution {
         result: [usize; 2],
         out: usize,
         most_pictures: usize,
-        weight: impl Fn(usize, usize, usize) -> f32,
+        parallel: bool,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Self {
-        match Winograd::new(path, from, first, result, out, most_pictures, &weight) {
+        match Winograd::new(path, from, first, result, out, most_pictures, parallel, &weight) {
             Some(winograd) => Self::Winograd(winograd),
             None => {
                 let row = from.grid.row();

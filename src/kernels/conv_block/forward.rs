@@ -4,6 +4,7 @@ use super::convolution::{Convolution, Workspace};
 use super::product::{Blocks, block_to_planes};
 use super::tiles::norm_relu_pool;
 use super::{ConvBlock, for_each};
+use crate::kernels::arena::Arena;
 
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug)]
@@ -12,6 +13,13 @@ pub(super) struct Saved {
     pub conv: Option<Vec<f32>>,
     /// Mean `[NR]` and 1 / deviation `[NR]`: `[batch][out / NR][2][NR]` or more.
     pub stats: Vec<f32>,
+}
+
+impl Saved {
+    /// Gives its memory back.
+    pub fn free(self, arena: &Arena) {
+        self.conv.into_iter().chain([self.stats]).for_each(|buffer| arena.give_back(buffer));
+    }
 }
 
 /// One picture's shares of what is written.
@@ -34,7 +42,7 @@ struct Scratch {
 impl ConvBlock {
     /// The convolution of the padded input.
     pub(super) fn convolution(&self, weight: &[f32]) -> Convolution {
-        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures())
+        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures(), self.wants.parallel)
     }
 
     /// Pictures that may go through together and still leave work for all threads.
@@ -48,8 +56,8 @@ impl ConvBlock {
         Blocks::for_input(self.geometry.input_grid(), self.geometry.inputs)
     }
 
-    /// `[batch, out, h / 2, w / 2]`, and what is kept if a gradient is wanted.
-    pub(super) fn forward(&self, x: &[f32], weight: &[f32], affine: &[f32]) -> (Vec<f32>, Option<Saved>) {
+    /// Writes `[batch, out, h / 2, w / 2]` to `out`; what is kept if a gradient is wanted.
+    pub(super) fn forward(&self, x: &[f32], weight: &[f32], affine: &[f32], out: &mut [f32]) -> Option<Saved> {
         let g = self.geometry;
         let nr = g.nr();
         let convolution = self.convolution(weight);
@@ -59,7 +67,6 @@ impl ConvBlock {
         let [ph, pw] = g.pooled();
         let pooled_len = ph * pw * nr;
 
-        let mut out = vec![0.0; g.batch * g.output_len()];
         let stats_len = g.out_blocks() * 2 * nr;
         let conv_len = g.out_blocks() * block_len;
         let keep = self.wants.input || self.wants.weights;
@@ -118,6 +125,6 @@ impl ConvBlock {
                 }
             }
         });
-        (out, saved)
+        saved
     }
 }

@@ -110,9 +110,9 @@ impl Layer {
         }
         let packed = with_slices([&self.weight], |[weight]| {
             Ok(if self.first {
-                InputGradient::new(self.geometry, weight, usize::MAX)
+                InputGradient::new(self.geometry, weight, usize::MAX, false)
             } else {
-                InputGradient::Transposed(InputGradient::transposed(self.geometry, weight, usize::MAX))
+                InputGradient::Transposed(InputGradient::transposed(self.geometry, weight, usize::MAX, false))
             })
         })?;
         Ok(self.gradient.get_or_init(|| packed))
@@ -161,7 +161,7 @@ impl ConvStack {
             }
             let (weight, affine) = (weight.detach().contiguous()?, affine.contiguous()?);
             let (convolution, affine) = with_slices([&weight, &affine], |[weight, affine]| {
-                Ok((geometry.convolution(from, weight, usize::MAX), geometry.affine_blocks(affine)))
+                Ok((geometry.convolution(from, weight, usize::MAX, false), geometry.affine_blocks(affine)))
             })?;
             let (first, gradient) = (n == 0, OnceLock::new());
             layers.push(Layer { geometry, from, affine, convolution, first, weight, gradient });

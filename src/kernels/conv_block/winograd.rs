@@ -7,6 +7,7 @@
 // Loops over constant bounds by index are what the compiler unrolls into registers.
 #![allow(clippy::needless_range_loop)]
 
+use super::for_each;
 use super::product::{Blocks, PASS};
 use super::tiles::multiply;
 use crate::kernels::simd::{Path, Simd, kernel};
@@ -37,7 +38,8 @@ pub(super) struct Winograd {
 
 impl Winograd {
     /// The convolution that reads `from` starting at pixel `first` of its grid, or `None` where the direct sum is better. `most_pictures` bounds a group;
-    /// `weight(result, channel, tap)` gives the weights.
+    /// `weight(result, channel, tap)` gives the weights, packed on the current rayon pool where `parallel`.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         path: Path,
         from: Blocks,
@@ -45,7 +47,8 @@ impl Winograd {
         result: [usize; 2],
         out: usize,
         most_pictures: usize,
-        weight: impl Fn(usize, usize, usize) -> f32,
+        parallel: bool,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Option<Self> {
         let (mr, nr) = path.tile();
         let channels = from.blocks() * from.block;
@@ -63,9 +66,10 @@ impl Winograd {
         let group = (TILES / tiles).clamp(1, most_pictures.max(1));
         let offsets = (0..(group * tiles).next_multiple_of(mr)).map(|tile| tile * channels).collect();
         let mut weights = vec![0.0; out.next_multiple_of(nr) * FREQUENCIES * channels];
+        let blocks = weights.chunks_exact_mut(FREQUENCIES * channels * nr).enumerate().collect();
         // The kernels of one channel to NR results, `[tap][NR]`: their transforms are runs.
-        let mut kernels = vec![0.0; 9 * nr];
-        for (block, weights) in weights.chunks_exact_mut(FREQUENCIES * channels * nr).enumerate() {
+        let kernels = || vec![0.0; 9 * nr];
+        for_each(parallel, blocks, kernels, |kernels: &mut Vec<f32>, (block, weights): (usize, &mut [f32])| {
             let lanes = nr.min(out - block * nr);
             kernels.fill(0.0);
             for channel in 0..from.channels {
@@ -74,9 +78,9 @@ impl Winograd {
                         kernels[tap * nr + lane] = weight(block * nr + lane, channel, tap);
                     }
                 }
-                transform_kernels(&kernels, nr, &mut weights[channel * nr..], channels * nr);
+                transform_kernels(kernels, nr, &mut weights[channel * nr..], channels * nr);
             }
-        }
+        });
         Some(Self { path, from, first, result, group, offsets, weights })
     }
 
