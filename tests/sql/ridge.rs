@@ -71,7 +71,8 @@ async fn a_ridge_needs_moments_which_the_job_takes_by_itself_and_stored_sketches
 #[tokio::test]
 async fn extractors_are_trained_by_a_scan_of_their_own_and_the_rows_repeat_for_any_partitions() {
     let ctx = table();
-    let query = format!("SELECT * FROM distill(t, ipc => 2, pool => 'trained', image_size => 8, {SMALL})");
+    let query = format!("SELECT * FROM distill(t, ipc => 2, pool => 'trained', image_size => 8, {SMALL})")
+        .replace("steps => 2", "steps => 40");
     let plan = shown(&ctx, &format!("EXPLAIN {query}")).await;
     assert!(plan.contains("scans=2 (sample, sketch)"), "{plan}");
     let trained = rows(&ctx, &query).await.unwrap();
