@@ -129,7 +129,7 @@ impl Source {
             }
             first_row += batch.num_rows() as u64;
         }
-        let skipped: u64 = batches.iter().map(|rows| rows.skipped as u64).sum();
+        let skipped: u64 = batches.iter().map(|rows| rows.skipped).sum();
         let set = Dataset::from_rows(&self.name, batches)?;
         if self.soft.is_empty() {
             return Ok(set);

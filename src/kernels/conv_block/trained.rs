@@ -43,8 +43,10 @@ pub fn conv_blocks(
         [height, width] = geometry.pooled();
         channels = geometry.out;
     }
-    let weights = of_blocks().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
-    let (x, weights) = (x.contiguous()?, Tensor::cat(&weights, 0)?);
+    // candle's backward pass takes it for granted that what leads to a variable gets a gradient.
+    let wanted = |t: &Tensor, wanted: bool| if wanted { t.clone() } else { t.detach() };
+    let weights = of_blocks().map(|t| wanted(t, wants.weights).flatten_all()).collect::<Result<Vec<_>>>()?;
+    let (x, weights) = (wanted(x, wants.input).contiguous()?, Tensor::cat(&weights, 0)?);
     let op = Trained { layers, handed: Mutex::default(), arena: arena.clone() };
     if wants.input || wants.weights { x.apply_op2(&weights, op) } else { x.apply_op2_no_bwd(&weights, &op) }
 }
@@ -106,7 +108,7 @@ impl Trained {
     }
 
     /// The gradients for the pictures and for all weights, where they are wanted.
-    fn backward(&self, x: &[f32], weights: &[f32], grad: &[f32]) -> Result<(Option<Vec<f32>>, Option<Vec<f32>>)> {
+    fn backward(&self, x: &[f32], weights: &[f32], grad: &[f32]) -> Result<[Option<Vec<f32>>; 2]> {
         let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_x = self.layers[0].wants.input.then(|| vec![0.0; x.len()]);
         let mut by_weights = self.layers[0].wants.weights.then(|| vec![0.0; weights.len()]);
@@ -135,7 +137,7 @@ impl Trained {
             above.into_iter().for_each(|buffer| self.arena.give_back(buffer));
             above = below;
         }
-        Ok((by_x, by_weights))
+        Ok([by_x, by_weights])
     }
 }
 
@@ -170,7 +172,7 @@ impl CustomOp2 for Trained {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let (by_x, by_weights) =
+        let [by_x, by_weights] =
             with_slices([x, weights, &grad], |[x, weights, grad]| self.backward(x, weights, grad))?;
         let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
             values.map(|v| Tensor::from_vec(v, like.shape(), &Device::Cpu)).transpose()
