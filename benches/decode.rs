@@ -47,8 +47,8 @@ fn colours() -> DynamicImage {
 }
 
 fn decode(criterion: &mut Criterion) {
-    let schema =
-        Schema::new(vec![Field::new("image", DataType::Binary, true), Field::new("label", DataType::Int64, true)]);
+    let fields = [("image", DataType::Binary), ("label", DataType::Int64)].map(|(n, t)| Field::new(n, t, true));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
     let options = Options::default();
     let layout = Layout::infer(&schema, &options).expect("a picture and a label");
     let decoder = Decoder::new(&layout, &options).expect("options that suit the layout");

@@ -65,19 +65,19 @@ fn peak_flops() -> f64 {
     {
         if path() == "avx512" {
             // SAFETY: the path was detected.
-            let took = seconds(|| drop(black_box(unsafe { fma_avx512(COUNT, factor) })));
+            let took = seconds(|| _ = black_box(unsafe { fma_avx512(COUNT, factor) }));
             return (2 * COUNT * SUMS * 16) as f64 / took;
         }
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
             // SAFETY: just detected.
-            let took = seconds(|| drop(black_box(unsafe { fma_avx2(COUNT, factor) })));
+            let took = seconds(|| _ = black_box(unsafe { fma_avx2(COUNT, factor) }));
             return (2 * COUNT * SUMS * 8) as f64 / took;
         }
         f64::NAN
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let took = seconds(|| drop(black_box(fma_any(COUNT, factor))));
+        let took = seconds(|| _ = black_box(fma_any(COUNT, factor)));
         (2 * COUNT * SUMS * 4) as f64 / took
     }
 }
