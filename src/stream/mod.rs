@@ -146,7 +146,7 @@ impl StreamDistiller {
         }
     }
 
-    /// The sketches of all rows so far: a column of labels, named and typed like the stream's, and a column `sketch` of the struct that [`sketch`](crate::sketch)
+    /// The sketches of all rows so far: a column of labels, named and typed like the stream's, and a column `sketch` of the struct that [`sketch`]
     /// documents; smallest label first, no row before the first class. To be stored, sent, merged, or read in SQL.
     ///
     /// It holds real rows, as private as the stream, unless the reservoir is empty (`init => 'noise'`).
