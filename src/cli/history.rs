@@ -182,7 +182,7 @@ mod tests {
             ("linux", &[home, ("XDG_STATE_HOME", "state")], Some("/home/ann/.local/state/distill/history")),
             ("macos", &[home], Some("/home/ann/Library/Application Support/distill/history")),
             ("windows", &[("LOCALAPPDATA", "C:/Local")], Some("C:/Local/distill/history")),
-            ("linux", &[home, ("DISTILL_HISTORY", "/tmp/h")], Some("/tmp/h")),
+            ("linux", &[home, ("DISTILL_HISTORY", "/elsewhere/h")], Some("/elsewhere/h")),
             ("linux", &[home, ("DISTILL_HISTORY", "")], None),
             ("linux", &[], None),
         ] {

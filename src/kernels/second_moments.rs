@@ -194,33 +194,15 @@ impl<const N: usize> PairDot for Plain<N> {
     }
 }
 
-/// An implementation of [`PairDot`].
-#[allow(unused_macros)]
-macro_rules! pair_dot {
-    ($name:ident, $lanes:literal, $pairs:ty, $sums:ty, $($f:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $body:expr;)*) => {
-        #[derive(Clone, Copy)]
-        pub(super) struct $name;
-        impl super::PairDot for $name {
-            type Pairs = $pairs;
-            type Sums = $sums;
-            const LANES: usize = $lanes;
-            $(
-                #[inline(always)]
-                unsafe fn $f($($arg: $ty),*) -> $ret {
-                    // SAFETY: by the trait's contract the instructions are there and the pointers good for all lanes.
-                    unsafe { $body }
-                }
-            )*
-        }
-    };
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    pair_dot! {
-        Vnni, 16, __m512i, __m512i,
+    use super::PairDot;
+    use crate::kernels::simd::intrinsics;
+
+    intrinsics! {
+        "Sixteen lanes of AVX-512 with VNNI.", Vnni: PairDot, { type Pairs = __m512i; type Sums = __m512i; } 16,
         zero() -> __m512i = _mm512_setzero_si512();
         load(from: *const i16) -> __m512i = _mm512_loadu_si512(from.cast());
         splat(from: *const i16) -> __m512i = _mm512_set1_epi32(from.cast::<i32>().read_unaligned());
@@ -228,8 +210,8 @@ mod x86 {
         store(to: *mut i32, sums: __m512i) -> () = _mm512_storeu_si512(to.cast(), sums);
     }
 
-    pair_dot! {
-        Avx512, 16, __m512i, __m512i,
+    intrinsics! {
+        "Sixteen lanes of AVX-512BW.", Avx512: PairDot, { type Pairs = __m512i; type Sums = __m512i; } 16,
         zero() -> __m512i = _mm512_setzero_si512();
         load(from: *const i16) -> __m512i = _mm512_loadu_si512(from.cast());
         splat(from: *const i16) -> __m512i = _mm512_set1_epi32(from.cast::<i32>().read_unaligned());
@@ -237,8 +219,8 @@ mod x86 {
         store(to: *mut i32, sums: __m512i) -> () = _mm512_storeu_si512(to.cast(), sums);
     }
 
-    pair_dot! {
-        Avx2, 8, __m256i, __m256i,
+    intrinsics! {
+        "Eight lanes of AVX2.", Avx2: PairDot, { type Pairs = __m256i; type Sums = __m256i; } 8,
         zero() -> __m256i = _mm256_setzero_si256();
         load(from: *const i16) -> __m256i = _mm256_loadu_si256(from.cast());
         splat(from: *const i16) -> __m256i = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
@@ -251,9 +233,12 @@ mod x86 {
 mod arm {
     use std::arch::aarch64::*;
 
+    use super::PairDot;
+    use crate::kernels::simd::intrinsics;
+
     // The sums of four lanes in two halves, the two products of a lane beside each other until they are stored.
-    pair_dot! {
-        Neon, 4, int16x8_t, [int32x4_t; 2],
+    intrinsics! {
+        "Four lanes of NEON.", Neon: PairDot, { type Pairs = int16x8_t; type Sums = [int32x4_t; 2]; } 4,
         zero() -> [int32x4_t; 2] = [vdupq_n_s32(0); 2];
         load(from: *const i16) -> int16x8_t = vld1q_s16(from);
         splat(from: *const i16) -> int16x8_t = vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned()));

@@ -195,15 +195,16 @@ impl<const N: usize> Simd for Plain<N> {
     }
 }
 
-/// An implementation of [`Simd`] whose functions are one intrinsic each.
+/// An implementation `$name` of the trait `$of` whose functions are one intrinsic each: its types, its lanes, its functions.
 #[allow(unused_macros)]
 macro_rules! intrinsics {
-    ($name:ident, $doc:literal, $v:ty, $lanes:literal, $($f:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $body:expr;)*) => {
+    ($doc:literal, $name:ident: $of:path, { $(type $t:ident = $v:ty;)* } $lanes:literal,
+     $($f:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $body:expr;)*) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
         pub struct $name;
-        impl Simd for $name {
-            type V = $v;
+        impl $of for $name {
+            $(type $t = $v;)*
             const LANES: usize = $lanes;
             $(
                 #[inline(always)]
@@ -215,6 +216,8 @@ macro_rules! intrinsics {
         }
     };
 }
+#[allow(unused_imports)]
+pub(super) use intrinsics;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -222,7 +225,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     intrinsics! {
-        Avx2, "Eight lanes of AVX2 with FMA.", __m256, 8,
+        "Eight lanes of AVX2 with FMA.", Avx2: Simd, { type V = __m256; } 8,
         splat(value: f32) -> __m256 = _mm256_set1_ps(value);
         load(from: *const f32) -> __m256 = _mm256_loadu_ps(from);
         store(to: *mut f32, v: __m256) -> () = _mm256_storeu_ps(to, v);
@@ -251,7 +254,7 @@ mod x86 {
     }
 
     intrinsics! {
-        Avx512, "Sixteen lanes of AVX-512F.", __m512, 16,
+        "Sixteen lanes of AVX-512F.", Avx512: Simd, { type V = __m512; } 16,
         splat(value: f32) -> __m512 = _mm512_set1_ps(value);
         load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
         store(to: *mut f32, v: __m512) -> () = _mm512_storeu_ps(to, v);
@@ -287,7 +290,7 @@ mod arm {
     use std::arch::aarch64::*;
 
     intrinsics! {
-        Neon, "Four lanes of NEON.", float32x4_t, 4,
+        "Four lanes of NEON.", Neon: Simd, { type V = float32x4_t; } 4,
         splat(value: f32) -> float32x4_t = vdupq_n_f32(value);
         load(from: *const f32) -> float32x4_t = vld1q_f32(from);
         store(to: *mut f32, v: float32x4_t) -> () = vst1q_f32(to, v);

@@ -131,7 +131,12 @@ impl Objective for Ridge {
         let ridge = (features.sqr()?.sum_all()? * (RIDGE / n as f64))?;
         let diagonal = Tensor::eye(n, features.dtype(), device)?.broadcast_mul(&ridge)?;
         let readout = transposed.matmul(&ridge_solve(&(kernel + diagonal)?, labels)?)?;
-        let error = ((second.matmul(&readout)? - (cross * 2.0)?)? * &readout)?.sum_all()?;
+        // tr(W^T G W) - 2 tr(W^T C), with the gradient 2 (G W - C). Of a product candle computes both gradients: that for G, which no one wants, would cost as
+        // much memory as G again.
+        let constant = readout.detach();
+        let product = second.matmul(&constant)?;
+        let error = ((&product - cross)? * (&readout * 2.0)?)?.sum_all()?;
+        let error = (error - (product * constant)?.sum_all()?)?;
         // E |y|^2 of one-hot labels less 1 / classes.
         error + (1.0 - 1.0 / groups.classes() as f64)
     }

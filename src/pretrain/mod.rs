@@ -46,11 +46,12 @@ pub fn pool(recipe: &PoolRecipe, sample: &Sample, options: &Options, device: &De
     let network = |n: usize| {
         ConvNet::random(input, recipe.width, recipe.depth, &mut random::stream(seed, &format!("extractor {n}")), device)
     };
-    let run = Run { recipe, sample, seed, device, parallel: false };
-    let runs: Vec<Snapshots> = (0..recipe.extractors.div_ceil(OF_RUN))
-        .into_par_iter()
-        .map(|r| run.train(r, network(OF_RUN * r)?))
-        .collect::<Result<_>>()?;
+    let count = recipe.extractors.div_ceil(OF_RUN);
+    // Where there are fewer runs than threads, the rows of a step are spread over them; the bits are the same.
+    let parallel = count < rayon::current_num_threads();
+    let run = Run { recipe, sample, seed, device, parallel, early: options.pool == PoolKind::Early };
+    let runs: Vec<Snapshots> =
+        (0..count).into_par_iter().map(|r| run.train(r, network(OF_RUN * r)?)).collect::<Result<_>>()?;
     let nets = (0..recipe.extractors).map(|n| {
         let snapshots = &runs[n / OF_RUN];
         match (options.pool, n % OF_RUN) {

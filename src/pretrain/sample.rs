@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::rows::{Label, Rows};
-use crate::sketch::Reservoir;
+use crate::sketch::{Kept, Reservoir};
 
 /// Real rows to train extractors on: of each class those with the smallest content hash.
 #[derive(Clone, Debug)]
@@ -43,7 +43,9 @@ impl Sample {
 
     /// Bytes of memory it holds.
     pub fn bytes(&self) -> usize {
-        self.classes.values().flat_map(|of| &of.rows).map(|row| 4 * row.values.len() + 64).sum()
+        let rows: usize = self.classes.values().map(|of| of.rows.len()).sum();
+        let length = self.rows().next().map_or(0, |(row, _)| row.len());
+        rows * (4 * length + size_of::<Kept>())
     }
 }
 

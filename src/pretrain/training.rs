@@ -26,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) device: &'a Device,
     /// Whether a step's rows are spread over the threads; else runs are.
     pub(super) parallel: bool,
+    /// Whether a run ends where its network is early.
+    pub(super) early: bool,
 }
 
 /// One network's weights.
@@ -58,7 +60,7 @@ impl Run<'_> {
         let steps = EPOCHS * rows.len().div_ceil(BATCH);
         let early_step = ((steps as f64 * EARLY) as usize).max(1);
         let (mut step, mut early) = (0, None);
-        for _ in 0..EPOCHS {
+        'run: for _ in 0..EPOCHS {
             at.shuffle(&mut order);
             for batch in at.chunks(BATCH) {
                 let mut values = Vec::with_capacity(batch.len() * input.len());
@@ -74,6 +76,9 @@ impl Run<'_> {
                 step += 1;
                 if step == early_step {
                     early = Some(copied(&net)?);
+                    if self.early {
+                        break 'run;
+                    }
                 }
             }
         }

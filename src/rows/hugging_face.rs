@@ -90,7 +90,11 @@ impl HuggingFace {
 
     /// The metadata with a column of lists of f32 described too.
     pub(super) fn with_numbers(self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
-        self.with_feature(metadata, column, json!({"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}))
+        self.with_feature(
+            metadata,
+            column,
+            json!({"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}),
+        )
     }
 
     fn with_feature(

@@ -90,13 +90,15 @@ impl MomentSums {
         let projections = (0..header.recipe.extractors).map(projection).collect();
         let mut sums = Self { header: MomentsHeader { kind, dim, bounds: vec![] }, feature_len, projections };
         let rows = reference(pool)?;
+        let mut scratch = vec![];
         for member in 0..header.recipe.extractors {
             let mut largest = 0.0f32;
             for batch in &rows {
                 let wants = Wants { input: false, weights: false, parallel: true };
                 let features: Vec<f32> = pool.features(member, batch, wants)?.flatten_all()?.to_vec1()?;
                 for row in features.chunks(feature_len) {
-                    largest = sums.projected(member, row).iter().fold(largest, |most, v| most.max(v.abs()));
+                    let projected = sums.projected(member, row, &mut scratch);
+                    largest = projected.iter().fold(largest, |most, v| most.max(v.abs()));
                 }
             }
             // An extractor that gives zeros alone has zeros as moments, whatever the bound.
@@ -120,11 +122,12 @@ impl MomentSums {
     pub(super) fn add(&self, member: usize, features: &[f32], classes: &[usize], sums: &mut [&mut MemberSums]) {
         let scale = (f64::from(UNITS) / self.header.bounds[member]) as f32;
         let limit = f32::from(UNITS);
+        let mut scratch = vec![];
         let mut of_class: std::collections::BTreeMap<usize, Vec<i16>> = Default::default();
         for (row, class) in features.chunks(self.feature_len).zip(classes) {
             let holder = self.holder(*class);
             let rounded = of_class.entry(holder).or_default();
-            for value in self.projected(member, row) {
+            for value in self.projected(member, row, &mut scratch) {
                 let units = (value * scale).round_ties_even();
                 sums[holder].moments_clipped += u64::from(units.abs() > limit);
                 rounded.push(units.clamp(-limit, limit) as i16);
@@ -137,13 +140,14 @@ impl MomentSums {
         }
     }
 
-    /// One row's features `[feature_len]` as `[dim]`: in a fixed order of additions, whatever the rest of the batch.
-    fn projected(&self, member: usize, row: &[f32]) -> Vec<f32> {
+    /// One row's features `[feature_len]` as `[dim]`, in `out` where they are projected: in a fixed order of additions, whatever the rest of the batch.
+    fn projected<'a>(&self, member: usize, row: &'a [f32], out: &'a mut Vec<f32>) -> &'a [f32] {
         let projection = &self.projections[member];
         if projection.is_empty() {
-            return row.to_vec();
+            return row;
         }
-        let mut out = vec![0.0; self.header.dim];
+        out.clear();
+        out.resize(self.header.dim, 0.0);
         for (value, weights) in row.iter().zip(projection.chunks(self.header.dim)) {
             out.iter_mut().zip(weights).for_each(|(out, weight)| *out += value * weight);
         }

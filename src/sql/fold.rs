@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, Time};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -266,12 +266,7 @@ impl Fold {
     /// Trains the extractors on a sample of the rows, by a scan of its own, where option `pool` says so.
     async fn train(&self, shape: Shape, scaling: &Arc<Scaling>) -> Result<()> {
         let Some(plan) = self.sample.clone().filter(|_| self.job.pool_options().trains()) else { return Ok(()) };
-        let rows = execute_stream(plan, Arc::clone(&self.context))?;
-        let sample = sample::of(&self.job, rows, scaling, shape).await?;
-        let reservation = MemoryConsumer::new("Distill sample").register(self.context.memory_pool());
-        let reserved = reservation.try_grow(sample.bytes());
-        reserved
-            .map_err(|e| Error::from(e.context("distill: the rows to train extractors on don't fit into memory")))?;
+        let (sample, _reservation) = sample::of(&self.job, plan, Arc::clone(&self.context), scaling, shape).await?;
         let (job, scaling) = (Arc::clone(&self.job), Arc::clone(scaling));
         let train = move || {
             let recipe = PoolRecipe::choose_scaled(shape, scaling.as_ref().clone(), &job.options)?;

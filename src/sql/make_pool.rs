@@ -66,8 +66,9 @@ pub async fn make_pool(ctx: &SessionContext, source: &str, options: &Options) ->
         }
     };
     let sample = if job.options.trains() {
-        let rows = execute_stream(state.create_physical_plan(&input).await?, state.task_ctx())?;
-        Some(sample::of(&job, rows, &scaling, shape).await?)
+        let rows: Arc<dyn ExecutionPlan> =
+            Arc::new(CoalescePartitionsExec::new(state.create_physical_plan(&input).await?));
+        Some(sample::of(&job, rows, state.task_ctx(), &scaling, shape).await?)
     } else {
         None
     };
@@ -77,7 +78,7 @@ pub async fn make_pool(ctx: &SessionContext, source: &str, options: &Options) ->
             let recipe = PoolRecipe::choose_scaled(shape, scaling, &job.options)?;
             let device = extract::device(&job.options.device)?;
             match sample {
-                Some(sample) => pretrain::pool(&recipe, &sample, &job.options, &device),
+                Some((sample, _reservation)) => pretrain::pool(&recipe, &sample, &job.options, &device),
                 None => Pool::build_for(&recipe, &device, &job.options),
             }
         }

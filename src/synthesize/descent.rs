@@ -8,11 +8,11 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
-use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge};
-use crate::options::{OptimizerKind, Options, Term};
+use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge, one_hot};
+use crate::options::{LabelKind, OptimizerKind, Options, Term};
 use crate::random;
 use crate::sketch::Sketches;
-use crate::synthesize::labels::{self, SoftLabels};
+use crate::synthesize::SoftLabels;
 use crate::synthesize::{Adam, Optimizer, Progress, Recipe, Sgd};
 
 /// Most rows whose intermediate results are held for the backward pass at once (some 0.6 MB a picture of 28x28 at width 128).
@@ -73,8 +73,8 @@ impl<'a> Descent<'a> {
         let mut dims = vec![self.groups.rows()];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
-        let labels = Var::from_tensor(&labels::start(&self.groups, self.pool.device())?)?;
-        let learned = labels::learned(self.options.label_kind);
+        let labels = Var::from_tensor(&one_hot(&self.groups, self.pool.device())?)?;
+        let learned = self.options.label_kind == LabelKind::Soft;
         let optimizer = |variable: &Var| -> Result<Box<dyn Optimizer>> {
             Ok(match self.options.optimizer {
                 OptimizerKind::Adam => Box::new(Adam::new(vec![variable.clone()], Adam::BETAS)?),

@@ -1,11 +1,9 @@
 //! Labels as the optimizer moves them flow in, shares of the classes flow out.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::kernels::Groups;
-use crate::objective;
-use crate::options::LabelKind;
 
 /// Soft labels of rows: shares of the classes, in label order. The largest one is that of the row's own class.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,19 +38,12 @@ impl SoftLabels {
     }
 }
 
-/// What labels start from: each row's class.
-pub(super) fn start(groups: &Groups, device: &Device) -> Result<Tensor> {
-    Ok(objective::one_hot(groups, device)?)
-}
-
-/// Whether labels are learned.
-pub(super) fn learned(kind: LabelKind) -> bool {
-    kind == LabelKind::Soft
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::objective::one_hot;
 
     #[test]
     fn what_a_row_has_of_a_class_is_never_negative_and_one_in_all() {
@@ -61,7 +52,7 @@ mod tests {
         let soft = SoftLabels::of(&centred, &Groups::new(&[2, 1, 0, 0])).unwrap();
         assert_eq!(soft.shares, [1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
         let groups = Groups::new(&[1, 2]);
-        let hard = SoftLabels::of(&start(&groups, &Device::Cpu).unwrap(), &groups).unwrap();
+        let hard = SoftLabels::of(&one_hot(&groups, &Device::Cpu).unwrap(), &groups).unwrap();
         assert_eq!(hard.shares, [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
     }
 }

@@ -19,8 +19,8 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
-use crate::objective::{Groups, Ridge};
-use crate::options::{Options, Term};
+use crate::objective::{Groups, Ridge, one_hot};
+use crate::options::{LabelKind, Options, Term};
 use crate::rows::{Label, Rows, Shape};
 use crate::sketch::Sketches;
 
@@ -111,8 +111,8 @@ fn optimized(
     let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
     let start = init::rows(sketches, options, allotment, start)?;
     let (values, soft) = if recipe.steps == 0 {
-        let soft = labels::learned(options.label_kind);
-        let given = soft.then(|| SoftLabels::of(&labels::start(&groups, &candle_core::Device::Cpu)?, &groups));
+        let soft = options.label_kind == LabelKind::Soft;
+        let given = soft.then(|| SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups));
         (start, given.transpose()?)
     } else {
         let pool = pool(sketches, options)?;

@@ -84,3 +84,13 @@ def test_what_datasets_wrote_can_be_distilled(distill, tmp_path):
     read = Dataset.from_parquet(str(output), cache_dir=str(tmp_path))
     assert read.features == written.features
     assert read.features["kind"].int2str(read["kind"][0]) == "digit 0"
+
+
+def test_soft_labels_are_a_list_of_numbers_beside_the_label(distill, tmp_path):
+    output = distill.run(DIGITS, "soft", "--label-kind", "soft")
+    soft = Dataset.from_parquet(str(output), cache_dir=str(tmp_path))
+    assert soft.features["soft_label"] == List(Value("float32"))
+    for row in soft:
+        shares = row["soft_label"]
+        assert len(shares) == 10 and sum(shares) == pytest.approx(1, abs=1e-5)
+        assert shares[row["label"]] == max(shares)

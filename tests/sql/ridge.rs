@@ -88,6 +88,9 @@ async fn extractors_are_trained_by_a_scan_of_their_own_and_the_rows_repeat_for_a
 
     let e = message(&ctx, "SELECT distill_sketch_agg(image, 'pool=trained') FROM t GROUP BY label").await;
     assert!(e.contains("distill pool create --pool trained"), "{e}");
+    ctx.sql("SET distill.pool = 'trained'").await.unwrap();
+    let e = message(&ctx, "SELECT distill_sketch_agg(image) FROM t GROUP BY label").await;
+    assert!(e.contains("distill pool create --pool trained"), "{e}");
     let lists = session_with_table("n", numbers(30, 3));
     let e = message(&lists, "SELECT * FROM distill(n, pool => 'trained', ranges => '0,100')").await;
     assert!(e.contains("'pool'") && e.contains("for pictures"), "{e}");

@@ -138,32 +138,15 @@ impl Doubles for Plain {
     }
 }
 
-/// An implementation of [`Doubles`] whose functions are one intrinsic each.
-#[allow(unused_macros)]
-macro_rules! doubles {
-    ($name:ident, $v:ty, $lanes:literal, $($f:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $body:expr;)*) => {
-        #[derive(Clone, Copy)]
-        pub(super) struct $name;
-        impl super::Doubles for $name {
-            type V = $v;
-            const LANES: usize = $lanes;
-            $(
-                #[inline(always)]
-                unsafe fn $f($($arg: $ty),*) -> $ret {
-                    // SAFETY: by the trait's contract the instructions are there and the pointers good for all lanes.
-                    unsafe { $body }
-                }
-            )*
-        }
-    };
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    doubles! {
-        Avx2, __m256d, 4,
+    use super::Doubles;
+    use crate::kernels::simd::intrinsics;
+
+    intrinsics! {
+        "Four lanes of AVX2 with FMA.", Avx2: Doubles, { type V = __m256d; } 4,
         splat(value: f64) -> __m256d = _mm256_set1_pd(value);
         load(from: *const f64) -> __m256d = _mm256_loadu_pd(from);
         store(to: *mut f64, v: __m256d) -> () = _mm256_storeu_pd(to, v);
@@ -171,8 +154,8 @@ mod x86 {
         minus_product(a: __m256d, b: __m256d, c: __m256d) -> __m256d = _mm256_fnmadd_pd(a, b, c);
     }
 
-    doubles! {
-        Avx512, __m512d, 8,
+    intrinsics! {
+        "Eight lanes of AVX-512F.", Avx512: Doubles, { type V = __m512d; } 8,
         splat(value: f64) -> __m512d = _mm512_set1_pd(value);
         load(from: *const f64) -> __m512d = _mm512_loadu_pd(from);
         store(to: *mut f64, v: __m512d) -> () = _mm512_storeu_pd(to, v);
@@ -185,8 +168,11 @@ mod x86 {
 mod arm {
     use std::arch::aarch64::*;
 
-    doubles! {
-        Neon, float64x2_t, 2,
+    use super::Doubles;
+    use crate::kernels::simd::intrinsics;
+
+    intrinsics! {
+        "Two lanes of NEON.", Neon: Doubles, { type V = float64x2_t; } 2,
         splat(value: f64) -> float64x2_t = vdupq_n_f64(value);
         load(from: *const f64) -> float64x2_t = vld1q_f64(from);
         store(to: *mut f64, v: float64x2_t) -> () = vst1q_f64(to, v);

@@ -189,14 +189,6 @@ pub(super) fn set_options(options: &mut Options, constant: &ScalarValue) -> Resu
             "{NAME}: option '{other}' says nothing about a sketch; give it to distill, with the sketches as its source"
         )));
     }
-    if options.trains() {
-        return plan_err!(
-            "{NAME}: pool => '{}' would train other extractors on each night's rows, and their sketches wouldn't merge; train them once with \
-             distill pool create --pool {} and give the file as pool_file",
-            options.pool,
-            options.pool
-        );
-    }
     crate::options::check_given(given.iter().map(String::as_str)).map_err(planned)?;
     options.check().map_err(planned)
 }

@@ -63,6 +63,14 @@ impl ResolveSketchCalls {
             features = args;
             call::set_options(&mut options, &constant)?;
         }
+        if options.trains() {
+            return plan_err!(
+                "{NAME}: pool => '{}' would train other extractors on each night's rows, and their sketches wouldn't merge; train them once with \
+                 distill pool create --pool {} and give the file as pool_file",
+                options.pool,
+                options.pool
+            );
+        }
         fetch::pool_file(&self.runtime, &mut options)?;
         if let (Some(bytes), Some(url)) = (&options.pool_bytes, &options.pool_file)
             && let Some(function) = call.func.inner().downcast_ref::<SketchAgg>()
