@@ -18,7 +18,7 @@ import torch
 
 from peer import ConvNet
 
-QUERY = """SELECT count(*) FROM (
+QUERY = """SELECT sum(distill_describe(s)['rows']) AS rows FROM (
     SELECT label, distill_sketch_agg(image, 'extractors=1 width=128 frequencies=2048 moments=none init=noise threads={threads}') AS s
     FROM '{file}' GROUP BY label)"""
 
@@ -32,8 +32,10 @@ def main():
     def ours():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        subprocess.run([os.environ["DISTILL"], "sql", "-c", query], check=True, stdout=subprocess.DEVNULL)
+        job = subprocess.run([os.environ["DISTILL"], "sql", "-c", query], check=True, capture_output=True, text=True)
         took = time.perf_counter() - start
+        if str(rows) not in job.stdout:
+            sys.exit(f"the pass didn't sketch all {rows} rows: {job.stdout}")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return took, busy / took
