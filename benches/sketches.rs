@@ -17,7 +17,12 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use datafusion_distill::random::{normal, stream};
+use datafusion_distill::sketch::SketchColumn;
 use datafusion_distill::{sketch, sql};
+
+/// As in the command `distill`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SKETCHES: usize = 256;
 const ROWS: usize = 72;
@@ -119,6 +124,12 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function("plain Arrow sum", |b| b.iter(|| plain_sum(&arrays)));
         let structs: &StructArray = parts.as_struct();
         group.bench_function("read", |b| {
+            b.iter(|| {
+                let mut column = SketchColumn::new(structs);
+                (0..SKETCHES).map(|row| column.read(row, None).expect("a sketch").count).sum::<u64>()
+            });
+        });
+        group.bench_function("read, with the hash of every kept row", |b| {
             b.iter(|| {
                 (0..SKETCHES).map(|row| sketch::from_array(structs, row).expect("a sketch").1.count).sum::<u64>()
             });

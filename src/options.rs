@@ -55,6 +55,7 @@ pub struct Options {
     pub frequencies: Option<usize>,
     pub alpha: f64,
     pub beta: f64,
+    pub min_max: f64,
     pub init: Init,
     pub warm_start: Option<String>,
     pub label_kind: LabelKind,
@@ -111,6 +112,7 @@ impl Default for Options {
             frequencies: None,
             alpha: 0.5,
             beta: 0.5,
+            min_max: 0.0,
             init: Init::Real,
             warm_start: None,
             label_kind: LabelKind::Hard,
@@ -171,15 +173,21 @@ impl Options {
     /// Where the classes' shares depend on how many classes there are or how large they are, they aren't known before the pass: then at most 1,000
     /// are kept, or what `ipc` asks for.
     pub fn reservoir(&self) -> usize {
+        let ipc = self.ipc * self.packed();
         let compares = matches!(self.method, Method::Herding | Method::KCenter | Method::KMeans);
         let wanted = match (self.rows, self.allocation) {
             _ if self.init == Init::Noise && !compares => 0,
-            (Some(rows), _) => rows.clamp(64, 1000),
-            (None, _) if compares => (10 * self.ipc).max(64),
-            (None, Allocation::Equal) => self.ipc.max(64),
-            (None, Allocation::Proportional | Allocation::Sqrt) => (10 * self.ipc).min(1000).max(self.ipc).max(64),
+            (Some(rows), _) => (rows * self.packed()).clamp(64, 1000),
+            (None, _) if compares => (10 * ipc).max(64),
+            (None, Allocation::Equal) => ipc.max(64),
+            (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
         };
         self.reservoir_per_class.unwrap_or(wanted)
+    }
+
+    /// Pictures in a stored one, see option `mosaic`.
+    pub fn packed(&self) -> usize {
+        self.mosaic * self.mosaic
     }
 
     /// Whether the extractors are trained on the source's rows.

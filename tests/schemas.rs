@@ -147,6 +147,7 @@ fn the_json_schema_of_a_report() {
         name: "small.parquet".into(),
         network: "convnet".into(),
         rows: 10,
+        stored_rows: 10,
         rows_per_class: (1, 1),
         bytes: Some(3000),
         accuracies: vec![0.5],

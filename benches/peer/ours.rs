@@ -12,6 +12,10 @@ use std::time::Instant;
 use cases::{Case, Step, prepare};
 use datafusion_distill::kernels::path;
 
+/// As in the command `distill`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A line of this process's status, in bytes.
 fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -14,7 +14,7 @@ use datafusion_distill::arrow::datatypes::{DataType, Field, Schema};
 use datafusion_distill::extract::{Pool, PoolRecipe, device};
 use datafusion_distill::options::{ImageSize, Moments, Options, PoolBytes};
 use datafusion_distill::rows::{Decoder, Label, Layout, Rows, Shape};
-use datafusion_distill::sketch::{self, ClassSketch, Header, Origin, Sketcher};
+use datafusion_distill::sketch::{self, ClassSketch, Header, Origin, SketchColumn, Sketcher};
 
 /// Bytes that are read from the front; zeros when they are used up.
 struct Bytes<'a>(&'a [u8]);
@@ -153,6 +153,13 @@ pub fn sketch_reader(data: &[u8]) {
             let _ = Pool::build(&read.recipe, &device("cpu").expect("a CPU"));
         }
         read.origin = None;
+    }
+    // As functions over columns read it, the kept rows' hashes aside.
+    if let Ok(mut sums) = SketchColumn::new(structs).read(0, None) {
+        let _ = sums.clone().subtract(sketch);
+        let _ = sums.merge(sketch);
+        let _ = sums.reservoir.check(header.frequency_seed);
+        let _ = sketch::to_array(header, &[sums]);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::options::{Options, Value};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The recipe is that of DC and DM: SGD with momentum 0.9 and weight decay 5e-4, a tenth of the learning \
-    rate from half time on, siamese augmentation, the last epoch; rows are standardised by mean and deviation of the \
+    rate from half time on, siamese augmentation, the last epoch; pictures that hold several (mosaic) are decoded, soft labels trained on; rows are standardised by mean and deviation of the \
     training rows alone, baselines by their own.\n\nExamples:\n  \
     distill evaluate small.parquet --test test.parquet\n  \
     distill evaluate small.parquet --test test.parquet --baseline random,herding --from train.parquet\n  \
@@ -75,7 +75,7 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "ORIGINAL", requires = "baseline")]
     from: Option<String>,
 
-    /// Rows per class of the baselines [default: the most that a class of TRAIN has].
+    /// Rows per class of the baselines [default: the most that TRAIN stores of a class].
     #[arg(long, value_name = "N", requires = "baseline", value_parser = clap::value_parser!(u32).range(1..))]
     ipc: Option<u32>,
 
@@ -199,7 +199,7 @@ impl Sets {
             return Err(Failure::new("--baseline needs --from, the rows to choose from"));
         };
         let most = self.train.rows_by_class().iter().map(Vec::len).max().unwrap_or(1);
-        let ipc = args.ipc.map_or(most, |n| n as usize);
+        let ipc = args.ipc.map_or(most.div_ceil(self.train.packed.max(1)), |n| n as usize);
         Ok(evaluate_baseline(baseline, original, ipc, &self.test, config, observer)?)
     }
 }
@@ -211,7 +211,10 @@ fn shown(reports: &[Report], config: &EvaluateConfig, test_rows: usize) -> Strin
             let (fewest, most) = r.rows_per_class;
             vec![
                 r.name.clone(),
-                human_count(r.rows as u64),
+                match r.stored_rows == r.rows {
+                    true => human_count(r.rows as u64),
+                    false => format!("{} of {}", human_count(r.rows as u64), human_count(r.stored_rows as u64)),
+                },
                 if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") },
                 r.bytes.map_or_else(|| "-".into(), human_bytes),
                 format!("{:.1} %", 100.0 * r.mean),

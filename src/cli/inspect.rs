@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::parquet::arrow::ProjectionMask;
 use crate::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use crate::rows::{Decoder, Label, Layout, Role, Shape};
+use crate::rows::{Decoder, Label, Layout, Role, Shape, mosaic_side};
 use crate::sql::PROVENANCE_KEY;
 
 #[derive(Debug, clap::Args)]
@@ -219,6 +219,7 @@ impl Inspected {
             "bytes": self.bytes,
             "rows": self.rows,
             "row_groups": self.row_groups,
+            "mosaic": self.schema.fields().iter().map(|field| mosaic_side(field)).max(),
             "columns": columns,
             "roles_unknown": layout.err().map(ToString::to_string),
             "classes": classes.map(|classes| classes.iter().map(class).collect::<Vec<_>>()),
@@ -236,9 +237,13 @@ fn text(described: &Value) -> String {
     let list = |key: &str| described[key].as_array().cloned().unwrap_or_default();
     let count = |value: &Value| human_count(value.as_u64().unwrap_or(0));
     let mut out = format!(
-        "{}: {} rows, {}\n\n",
+        "{}: {} rows{}, {}\n\n",
         word(&described["file"]),
         count(&described["rows"]),
+        match described["mosaic"].as_u64().unwrap_or(1) {
+            0 | 1 => String::new(),
+            side => format!(", whose pictures hold {} each", side * side),
+        },
         human_bytes(described["bytes"].as_u64().unwrap_or(0))
     );
 

@@ -19,6 +19,7 @@ mod shell;
 mod sql;
 mod statements;
 mod table;
+mod unpack;
 mod usage;
 
 use std::process::ExitCode;
@@ -65,6 +66,8 @@ enum Command {
     /// Make a file of frozen extractors, written once and used every night.
     #[command(subcommand)]
     Pool(pool::PoolCommand),
+    /// Write the pictures that the pictures of a file hold (option mosaic), a row each.
+    Unpack(unpack::UnpackArgs),
     /// Show what is in a Parquet file: roles of the columns, classes, where it comes from, pictures.
     Inspect(inspect::InspectArgs),
 }
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Sql(args) => sql::sql(args, cli.quiet),
         Command::Evaluate(args) => evaluate::evaluate(args, cli.quiet),
         Command::Pool(command) => pool::pool(command, cli.quiet),
+        Command::Unpack(args) => unpack::unpack(args, cli.quiet),
         Command::Inspect(args) => inspect::inspect(args, cli.quiet),
     };
     done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

@@ -12,7 +12,9 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
 use crate::options::{Curve, Options};
-use crate::rows::{Decoder, Layout, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_soft_labels, soft_labels};
+use crate::rows::{
+    Decoder, Layout, Mosaic, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_soft_labels, mosaic_side, soft_labels,
+};
 use crate::sql;
 
 /// Rows that are decoded at a time.
@@ -86,6 +88,8 @@ struct Source {
     batches: Vec<RecordBatch>,
     /// The soft labels of each batch, where there are any.
     soft: Vec<ArrayRef>,
+    /// Pictures in a stored one, per side.
+    mosaic: usize,
 }
 
 impl Source {
@@ -104,7 +108,8 @@ impl Source {
             soft.extend(batch.columns().get(count).cloned());
             batches.push(batch.project(&(0..count).collect::<Vec<_>>())?);
         }
-        Ok(Self { name: name.into(), layout, decoder, batches, soft })
+        let mosaic = layout.single().map_or(1, |feature| mosaic_side(layout.schema.field(feature.column)));
+        Ok(Self { name: name.into(), layout, decoder, batches, soft, mosaic })
     }
 
     /// Its rows, as numbers that a network can be trained on.
@@ -130,7 +135,15 @@ impl Source {
             first_row += batch.num_rows() as u64;
         }
         let skipped: u64 = batches.iter().map(|rows| rows.skipped).sum();
-        let set = Dataset::from_rows(&self.name, batches)?;
+        let mosaic = shape.map(|shape| Mosaic::new(self.mosaic, shape)).transpose()?.flatten();
+        let packed = mosaic.map_or(1, |mosaic| mosaic.count());
+        if let Some(mosaic) = mosaic {
+            for rows in &mut batches {
+                rows.values = mosaic.unpack(&rows.values);
+                rows.labels = rows.labels.iter().flat_map(|label| std::iter::repeat_n(label.clone(), packed)).collect();
+            }
+        }
+        let set = Dataset { packed, ..Dataset::from_rows(&self.name, batches)? };
         if self.soft.is_empty() {
             return Ok(set);
         }
@@ -140,7 +153,7 @@ impl Source {
         }
         let mut shares = vec![];
         for column in &self.soft {
-            shares.extend(soft_labels(&self.name, column, set.classes.len())?);
+            shares.extend(soft_labels(&self.name, column, set.classes.len(), packed)?);
         }
         Ok(set.with_soft_labels(shares))
     }

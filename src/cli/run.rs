@@ -152,7 +152,7 @@ fn query(source: &str, given: &[(&'static str, String)]) -> String {
 }
 
 /// A writer whose file tells its metadata in both places where readers look for it: the Arrow schema and the footer.
-fn writer(file: File, schema: &Arc<Schema>) -> Outcome<ArrowWriter<File>> {
+pub(super) fn writer(file: File, schema: &Arc<Schema>) -> Outcome<ArrowWriter<File>> {
     let mut notes: Vec<_> = schema.metadata().iter().collect();
     notes.sort();
     let notes = notes.into_iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();

@@ -18,6 +18,8 @@ pub struct Dataset {
     pub classes: Vec<Label>,
     /// `[labels.len(), classes.len()]`: each row's shares of the classes, where it has any; networks are then trained on them in place of `labels`.
     pub soft: Option<Vec<f32>>,
+    /// How many of the rows are stored in one, as pictures that hold several; 1 where each is stored by itself.
+    pub packed: usize,
 }
 
 impl Dataset {
@@ -41,7 +43,7 @@ impl Dataset {
         }
         let labels = row_labels.iter().map(|label| numbers[label]).collect();
         let classes = numbers.into_keys().cloned().collect();
-        Ok(Self { shape, values, labels, classes, soft: None })
+        Ok(Self { shape, values, labels, classes, soft: None, packed: 1 })
     }
 
     /// The set with `shares` `[rows, classes]` of the classes.
@@ -80,6 +82,7 @@ impl Dataset {
             values: positions.iter().flat_map(|i| self.row(*i)).copied().collect(),
             labels: positions.iter().map(|i| self.labels[*i]).collect(),
             classes: self.classes.clone(),
+            packed: 1,
             soft: self.soft.as_ref().map(|soft| {
                 let row = |i: usize| &soft[i * self.classes.len()..(i + 1) * self.classes.len()];
                 positions.iter().flat_map(|i| row(*i)).copied().collect()

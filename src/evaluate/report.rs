@@ -9,8 +9,10 @@ pub struct Report {
     pub name: String,
     /// The network.
     pub network: String,
-    /// Training rows.
+    /// Training rows; where pictures hold several, of these.
     pub rows: usize,
+    /// Rows that are stored: fewer where pictures hold several.
+    pub stored_rows: usize,
     /// Fewest and most training rows of a class.
     pub rows_per_class: (usize, usize),
     /// Bytes of the file, where there is one.

@@ -164,12 +164,14 @@ fn run(
         let train = draw(repeat)?;
         let matched = Matched::new(name, &train, test)?;
         let kind = config.network.unwrap_or_else(|| NetworkKind::default_for(train.shape));
-        described.get_or_insert_with(|| (kind, train.len(), rows_per_class(&train), matched.warnings.clone()));
+        described.get_or_insert_with(|| {
+            (kind, train.len(), train.len() / train.packed.max(1), rows_per_class(&train), matched.warnings.clone())
+        });
         let standard = Standardisation::of(&train);
         let network = fit(&train, &standard.apply(&train), kind, repeat, config, observer)?;
         scores.push(score(&network, test.shape, &standard.apply(test), &matched.test, &config.device)?);
     }
-    let (kind, rows, rows_per_class, warnings) =
+    let (kind, rows, stored_rows, rows_per_class, warnings) =
         described.ok_or_else(|| Error::option("repeats", "expected at least 1"))?;
     let accuracies: Vec<f64> = scores.iter().map(|s| s.accuracy).collect();
     let (mean, deviation, standard_error) = summary(&accuracies);
@@ -177,6 +179,7 @@ fn run(
         name: name.into(),
         network: kind.as_str().into(),
         rows,
+        stored_rows,
         rows_per_class,
         bytes: None,
         accuracies,

@@ -9,6 +9,7 @@ mod ridge;
 mod second_moments;
 mod simd;
 pub(crate) mod sincos;
+pub(crate) mod sums;
 
 pub use arena::Arena;
 pub use augment::Transform;

@@ -1,6 +1,6 @@
 //! Characteristic functions, amplitude and phase apart (NCFM, Wang et al., CVPR 2025, equations 5 and 6).
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{D, Device, Tensor};
 
@@ -24,6 +24,14 @@ const ROOT_EPSILON: f64 = 1e-12;
 /// the first term compares amplitudes (diversity), the second phases (typical content). As `|P_r - P_s|^2` is
 /// `(|P_r| - |P_s|)^2 + 2 (|P_r| |P_s| - Re Re - Im Im)`, it is computed as `sqrt((a - b)(|P_r| - |P_s|)^2 + b |P_r - P_s|^2)`, which doesn't
 /// lose small distances to cancellation.
+///
+/// `P_r` is of n rows. Of the rows behind them it is an unbiased estimate, but `|P_r|^2` is too large by `(1 - |P|^2) / n` on average: the amplitude is that of the unbiased
+/// `(n |P_r|^2 - 1) / (n - 1)`, which matters for classes of few rows. `|P_r - P_s|^2` is too large by as much, whatever the synthetic rows: it is left as it is, since
+/// under the root a constant taken off would give distances near it gradients without bound.
+///
+/// With `min_max` the mean over frequencies is a weighted one, and the weights are the other player of NCFM's game (equation 3), who looks for the frequencies that tell real and synthetic rows
+/// apart. There it is a network that proposes frequencies; here it chooses among those that the sketch holds, by multiplicative weights (Freund and Schapire 1999): after each step, those of
+/// the step's extractor are multiplied by `exp(min_max (gap / mean gap - 1))`, gap the mean over the classes, then scaled to a mean of 1 and mixed with a tenth of equal weights.
 #[derive(Debug)]
 pub struct Characteristic {
     header: Header,
@@ -32,14 +40,45 @@ pub struct Characteristic {
     targets: Vec<Target>,
     /// Drawn when an extractor is first used.
     frequencies: Vec<OnceLock<Frequencies>>,
+    min_max: f64,
+    player: Mutex<Player>,
 }
+
+/// The player of the frequencies' weights.
+#[derive(Debug, Default)]
+struct Player {
+    /// Of each extractor, `[frequencies]`; none yet: all alike.
+    weights: Vec<Option<Tensor>>,
+    /// The extractor of the last loss and its gaps, `[frequencies]`.
+    last: Option<(usize, Tensor)>,
+}
+
+/// The share of equal weights in the player's.
+const EQUAL: f64 = 0.1;
 
 /// The real rows' characteristic functions for one extractor, `[classes, frequencies]` each.
 #[derive(Debug)]
 struct Target {
     real: Tensor,
     imaginary: Tensor,
+    /// Corrected for the number of rows.
     amplitude: Tensor,
+}
+
+impl Target {
+    /// Of classes of `counts` rows.
+    fn new(real: Tensor, imaginary: Tensor, counts: &[u64]) -> candle_core::Result<Self> {
+        let column = |of: fn(f64) -> f64| {
+            let values: Vec<f32> = counts.iter().map(|n| of(*n as f64) as f32).collect();
+            Tensor::from_vec(values, (counts.len(), 1), real.device())
+        };
+        let squared = (real.sqr()? + imaginary.sqr()?)?;
+        // One row tells nothing of the spread: it is taken as it is.
+        let excess = column(|n| if n > 1.0 { 1.0 / (n - 1.0) } else { 0.0 })?;
+        let excess = squared.affine(-1.0, 1.0)?.relu()?.broadcast_mul(&excess)?;
+        let amplitude = ((squared - &excess)?.relu()? + ROOT_EPSILON)?.sqrt()?;
+        Ok(Self { real, imaginary, amplitude })
+    }
 }
 
 impl Characteristic {
@@ -56,8 +95,8 @@ impl Characteristic {
             let shape = (classes, sketches.header.frequencies);
             let real = Tensor::from_vec(real, shape, device)?;
             let imaginary = Tensor::from_vec(imaginary, shape, device)?;
-            let amplitude = amplitude(&real, &imaginary)?;
-            Ok(Target { real, imaginary, amplitude })
+            let counts: Vec<u64> = sketches.classes.values().map(|sketch| sketch.count).collect();
+            Ok(Target::new(real, imaginary, &counts)?)
         };
         Ok(Self {
             header: sketches.header.clone(),
@@ -65,6 +104,8 @@ impl Characteristic {
             beta: options.beta,
             targets: (0..members).map(target).collect::<Result<_>>()?,
             frequencies: (0..members).map(|_| OnceLock::new()).collect(),
+            min_max: options.min_max,
+            player: Mutex::new(Player { weights: vec![None; members], last: None }),
         })
     }
 
@@ -82,12 +123,9 @@ fn amplitude(real: &Tensor, imaginary: &Tensor) -> candle_core::Result<Tensor> {
     ((real.sqr()? + imaginary.sqr()?)? + ROOT_EPSILON)?.sqrt()
 }
 
-impl Objective for Characteristic {
-    fn name(&self) -> &'static str {
-        "characteristic"
-    }
-
-    fn loss(&self, member: usize, features: &Tensor, groups: &Groups, _labels: &Tensor) -> candle_core::Result<Tensor> {
+impl Characteristic {
+    /// The discrepancy of each class at each frequency, `[classes, frequencies]`.
+    fn gaps(&self, member: usize, features: &Tensor, groups: &Groups) -> candle_core::Result<Tensor> {
         let target = of_member(&self.targets, member)?;
         let frequencies = self.frequencies(member, features.device())?;
         let norm = (features.sqr()?.sum_keepdim(D::Minus1)? + NORM_EPSILON)?.sqrt()?;
@@ -96,10 +134,54 @@ impl Objective for Characteristic {
         let mut squared = (apart * self.beta)?;
         if self.alpha != self.beta {
             let amplitudes = (amplitude(&real, &imaginary)? - &target.amplitude)?.sqr()?;
-            // Never negative but for rounding.
+            // Never negative but for rounding and the correction.
             squared = (squared + (amplitudes * (self.alpha - self.beta))?)?.relu()?;
         }
-        (squared + ROOT_EPSILON)?.sqrt()?.mean_all()
+        (squared + ROOT_EPSILON)?.sqrt()
+    }
+}
+
+impl Objective for Characteristic {
+    fn name(&self) -> &'static str {
+        "characteristic"
+    }
+
+    fn loss(&self, member: usize, features: &Tensor, groups: &Groups, _labels: &Tensor) -> candle_core::Result<Tensor> {
+        let gaps = self.gaps(member, features, groups)?;
+        if self.min_max == 0.0 {
+            return gaps.mean_all();
+        }
+        let mut player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
+        player.last = Some((member, gaps.detach().mean(0)?));
+        match player.weights.get(member).and_then(Option::as_ref) {
+            Some(weights) => gaps.broadcast_mul(weights)?.mean_all(),
+            None => gaps.mean_all(),
+        }
+    }
+
+    fn judged(
+        &self,
+        member: usize,
+        features: &Tensor,
+        groups: &Groups,
+        _labels: &Tensor,
+    ) -> candle_core::Result<Tensor> {
+        self.gaps(member, features, groups)?.mean_all()
+    }
+
+    fn respond(&self) -> candle_core::Result<()> {
+        let mut player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((member, gaps)) = player.last.take() else { return Ok(()) };
+        let mean = gaps.mean_all()?.to_scalar::<f32>()?;
+        let Some(weights) = player.weights.get_mut(member).filter(|_| mean > 0.0) else { return Ok(()) };
+        let factors = gaps.affine(self.min_max / f64::from(mean), -self.min_max)?.exp()?;
+        let new = match weights {
+            Some(old) => (factors * &*old)?,
+            None => factors,
+        };
+        let scale = (1.0 - EQUAL) / f64::from(new.mean_all()?.to_scalar::<f32>()?).max(f64::MIN_POSITIVE);
+        *weights = Some(new.affine(scale, EQUAL)?);
+        Ok(())
     }
 }
 
@@ -127,9 +209,12 @@ mod tests {
         let norm = real.sqr().unwrap().sum_keepdim(D::Minus1).unwrap().sqrt().unwrap();
         let (real, imaginary) =
             characteristic(&real.broadcast_div(&norm).unwrap(), &frequencies, &Groups::new(&[7; 3])).unwrap();
-        let target = Target { amplitude: amplitude(&real, &imaginary).unwrap(), real, imaginary };
+        // As if of so many rows that nothing is to be corrected.
+        let target = Target::new(real, imaginary, &[u64::MAX; 3]).unwrap();
         let header = crate::sketch::Header { frequencies: 150, ..crate::sketch::test_header() };
-        Characteristic { header, alpha, beta, targets: vec![target], frequencies: vec![OnceLock::from(frequencies)] }
+        let (targets, frequencies) = (vec![target], vec![OnceLock::from(frequencies)]);
+        let player = Mutex::new(Player { weights: vec![None], last: None });
+        Characteristic { header, alpha, beta, targets, frequencies, min_max: 0.0, player }
     }
 
     fn real_rows() -> Tensor {
@@ -176,6 +261,57 @@ mod tests {
             let objective = objective(&real_rows(), alpha, beta);
             gradient_check::check(&objective, &values("synthetic", 120), &Groups::new(&sizes), 2e-2);
         }
+    }
+
+    #[test]
+    fn what_few_rows_add_to_amplitudes_is_taken_off() {
+        // Of classes of 4 rows each; the function of all rows is as good as the true one.
+        let draws = 400;
+        let rows = Tensor::from_vec(values("few", draws * 4 * 20), (draws * 4, 20), &Device::Cpu).unwrap();
+        let rows = rows.broadcast_div(&rows.sqr().unwrap().sum_keepdim(D::Minus1).unwrap().sqrt().unwrap()).unwrap();
+        let frequencies = frequencies(20, 150);
+        let mean = |t: &Tensor| f64::from(t.mean_all().unwrap().to_scalar::<f32>().unwrap());
+        let squared = |sizes: &[usize], count: u64| {
+            let (real, imaginary) = characteristic(&rows, &frequencies, &Groups::new(sizes)).unwrap();
+            let whole = (real.sqr().unwrap() + imaginary.sqr().unwrap()).unwrap();
+            let target = Target::new(real, imaginary, &vec![count; sizes.len()]).unwrap();
+            (mean(&whole), mean(&target.amplitude.sqr().unwrap()))
+        };
+        let (_, truth) = squared(&[draws * 4], 4 * draws as u64);
+        let (raw, corrected) = squared(&vec![4; draws], 4);
+        // Amplitudes that would be negative are 0, which leaves a part of it.
+        assert!(raw - truth > 0.05 && (corrected - truth).abs() < 0.3 * (raw - truth), "{raw} {corrected} {truth}");
+        let one = Target::new(
+            Tensor::ones((1, 3), candle_core::DType::F32, &Device::Cpu).unwrap(),
+            Tensor::zeros((1, 3), candle_core::DType::F32, &Device::Cpu).unwrap(),
+            &[1],
+        )
+        .unwrap();
+        assert!((mean(&one.amplitude) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_other_player_weighs_the_frequencies_that_are_furthest_apart_and_states_are_judged_without() {
+        let (real, groups) = (real_rows(), Groups::new(&SIZES[0]));
+        let synthetic = Tensor::from_vec(values("synthetic", 120), DIMS, &Device::Cpu).unwrap();
+        let mut objective = objective(&real, 0.5, 0.5);
+        let value = |loss: Tensor| f64::from(loss.to_scalar::<f32>().unwrap());
+        let plain = value(objective.loss(0, &synthetic, &groups, &synthetic).unwrap());
+        objective.min_max = 0.5;
+        let mut before = plain;
+        for _ in 0..5 {
+            let weighted = value(objective.loss(0, &synthetic, &groups, &synthetic).unwrap());
+            assert!(weighted >= before - 1e-6, "{weighted} {before}");
+            before = weighted;
+            objective.respond().unwrap();
+            let judged = value(objective.judged(0, &synthetic, &groups, &synthetic).unwrap());
+            assert!((judged - plain).abs() < 1e-6);
+        }
+        assert!(before > 1.05 * plain, "{before} {plain}");
+        let player = objective.player.lock().unwrap();
+        let weights: Vec<f32> = player.weights[0].as_ref().unwrap().to_vec1().unwrap();
+        let mean = weights.iter().sum::<f32>() / 150.0;
+        assert!((mean - 1.0).abs() < 1e-4 && weights.iter().all(|w| *w >= EQUAL as f32), "{weights:?}");
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub trait Objective: Send + Sync {
     /// are sorted by class, as `groups` says; classes count alike, however many rows they have. `labels` `[groups.rows(), classes]` are each row's shares
     /// of the classes, less 1 / classes; differentiable in them too where they matter.
     fn loss(&self, member: usize, features: &Tensor, groups: &Groups, labels: &Tensor) -> Result<Tensor>;
+
+    /// The loss that states of the rows are compared by, where [`Objective::loss`] changes on the way.
+    fn judged(&self, member: usize, features: &Tensor, groups: &Groups, labels: &Tensor) -> Result<Tensor> {
+        self.loss(member, features, groups, labels)
+    }
+
+    /// After a step of the rows, the move of the objective's own player, who answers to the last [`Objective::loss`].
+    fn respond(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Labels of one class a row: `[groups.rows(), classes]`, one-hot less 1 / classes.

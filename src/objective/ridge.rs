@@ -97,7 +97,7 @@ impl Target {
         let unit = (moments.bounds[member] / f64::from(MOMENT_UNITS)).powi(2) / rows;
         let mut packed = vec![0i64; moments.len()];
         for sketch in sketches.classes.values() {
-            packed.iter_mut().zip(&sketch.members[member].moments).for_each(|(to, from)| *to += from);
+            packed.iter_mut().zip(sketch.members[member].moments.iter()).for_each(|(to, from)| *to += from);
         }
         let mut packed = packed.into_iter().map(|sum| (sum as f64 * unit) as f32);
         let mut square = vec![0.0; (d + 1) * (d + 1)];

@@ -22,13 +22,14 @@ impl Options {
             self.check_selection()?;
         } else if self.init == Init::Real
             && self.is_ipc_each()
-            && self.reservoir_per_class.is_some_and(|r| r < self.ipc)
+            && self.reservoir_per_class.is_some_and(|r| r < self.ipc * self.packed())
         {
             return Err(Error::option(
                 "reservoir_per_class",
                 format!(
-                    "init => 'real' starts from {} real rows a class (ipc); keep at least as many, or use init => 'noise'",
-                    self.ipc
+                    "init => 'real' starts from {} real rows a class (ipc{}); keep at least as many, or use init => 'noise'",
+                    self.ipc * self.packed(),
+                    if self.mosaic > 1 { ", with mosaic" } else { "" }
                 ),
             ));
         }
@@ -103,7 +104,7 @@ impl Options {
             );
             return Err(Error::option("steps", message));
         }
-        let least = if self.is_ipc_each() { self.ipc } else { 1 };
+        let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
                 "method => '{method}' chooses real rows of each class from those that are kept; keep at least {least}"

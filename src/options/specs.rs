@@ -11,6 +11,7 @@ use super::{
     PoolKind, Value,
 };
 use crate::error::Result;
+use crate::rows::MOST_PER_SIDE;
 
 /// The kind of value an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +222,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown
     ),
     spec!(
+        min_max,
+        Kind::Number,
+        "How fast weights of frequencies in the characteristic-function distance follow the gap that is left at each: 0, they are all alike; else from 0.01 (slow) to 1.",
+        |n, v| number(n, v, 0.0, 1.0),
+        shown
+    ),
+    spec!(
         init,
         Kind::Choice(Init::VALUES),
         "What synthetic rows start from: 'real' rows of the reservoir or 'noise'.",
@@ -244,8 +252,8 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         mosaic,
         Kind::Integer,
-        "Pictures stored in one picture, per side; 1 stores plain rows.",
-        |n, v| int(n, v, 1, 1),
+        "Pictures stored in one picture, per side: 2 stores four in each, at half their size; distill unpack and unpack(...) write what they decode to. 1 stores plain rows.",
+        |n, v| int(n, v, 1, MOST_PER_SIDE as i64),
         shown
     ),
     spec!(

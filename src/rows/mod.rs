@@ -9,20 +9,24 @@ mod hugging_face;
 mod label;
 mod layout;
 mod lists;
+mod mosaic;
 mod picture;
 mod roles;
 mod soft_label;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod weight;
 
 pub use decode::{Decoder, Rows};
 pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
+pub use mosaic::{MOST_PER_SIDE, Mosaic, mosaic_side, with_mosaic};
 pub use soft_label::{SOFT_LABEL, has_soft_labels, soft_label_array, soft_labels, with_soft_label_column};
 pub use table::{Profile, TableScaling};
+pub use unpack::Unpacker;
 pub use weight::{weight_array, with_weight_column};
 
 use serde::{Deserialize, Serialize};

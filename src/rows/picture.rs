@@ -29,6 +29,29 @@ pub(super) fn decode(bytes: &[u8], size: Option<ImageSize>, out: &mut Vec<f32>) 
     }
     let picture = read(bytes)?;
     let (mut width, mut height) = (picture.width() as usize, picture.height() as usize);
+    let as_it_is = |channels: usize| match size {
+        Some(size) => {
+            (size.height, size.width) == (height, width) && size.channels.is_none_or(|asked| asked == channels)
+        }
+        None => true,
+    };
+    match &picture {
+        DynamicImage::ImageLuma8(grey) if as_it_is(1) => {
+            out.extend(grey.iter().map(|v| f32::from(*v)));
+            return Ok(Shape::Picture { channels: 1, height, width });
+        }
+        DynamicImage::ImageRgb8(rgb) if as_it_is(3) => {
+            let start = out.len();
+            out.resize(start + 3 * height * width, 0.0);
+            let (red, others) = out[start..].split_at_mut(height * width);
+            let (green, blue) = others.split_at_mut(height * width);
+            for (((p, red), green), blue) in rgb.chunks_exact(3).zip(red).zip(green).zip(blue) {
+                (*red, *green, *blue) = (f32::from(p[0]), f32::from(p[1]), f32::from(p[2]));
+            }
+            return Ok(Shape::Picture { channels: 3, height, width });
+        }
+        _ => {}
+    }
     let (mut channels, mut pixels) = interleaved(&picture)?;
     if let Some(size) = size {
         if (size.height, size.width) != (height, width) {

@@ -56,28 +56,30 @@ pub fn soft_label_array(shares: Vec<f32>, classes: usize) -> Result<ArrayRef> {
     Ok(cast(&rows, &DataType::List(item))?)
 }
 
-/// The shares `[rows, classes]` in such a column of source `name`.
+/// The shares `[rows * packed, classes]` in such a column of source `name`, each of whose rows holds `packed` pictures (or is itself one row: 1).
 ///
-/// Fails where the lists don't have one share for each of `classes` classes, or a share is not a number of at least 0.
-pub fn soft_labels(name: &str, column: &dyn Array, classes: usize) -> Result<Vec<f32>> {
+/// Fails where the lists don't have one share for each of `classes` classes of each picture, or a share is not a number of at least 0.
+pub fn soft_labels(name: &str, column: &dyn Array, classes: usize, packed: usize) -> Result<Vec<f32>> {
+    let count = classes * packed;
+    let of = if packed > 1 { format!(" for each of {packed} pictures") } else { String::new() };
     let wrong = |row: usize, found: String| {
         Error::column(
             SOFT_LABEL,
             format!(
-                "{name}, row {row}: expected {classes} shares of the {classes} classes of the label column, found {found}"
+                "{name}, row {row}: expected {count} shares of the {classes} classes of the label column{of}, found {found}"
             ),
         )
     };
     let lists = cast(column, &DataType::new_list(DataType::Float32, true))?;
     let lists = lists.as_list::<i32>();
-    let mut shares = Vec::with_capacity(lists.len() * classes);
+    let mut shares = Vec::with_capacity(lists.len() * count);
     for row in 0..lists.len() {
         if lists.is_null(row) {
             return Err(wrong(row, "NULL".into()));
         }
         let list = lists.value(row);
         let numbers = list.as_primitive::<Float32Type>();
-        if numbers.len() != classes || numbers.null_count() > 0 {
+        if numbers.len() != count || numbers.null_count() > 0 {
             return Err(wrong(row, format!("{} numbers, {} of them NULL", numbers.len(), numbers.null_count())));
         }
         match numbers.values().iter().find(|share| !(share.is_finite() && **share >= 0.0)) {
@@ -105,14 +107,14 @@ mod tests {
         assert_eq!(schema.field(1).name(), "soft_label");
         assert!(has_soft_labels(&schema) && !has_soft_labels(&self::schema()));
         assert!(schema.field(1).metadata()[ORDER_KEY].contains("ascending"));
-        assert_eq!(soft_labels("t", &array, 2).unwrap(), [0.75, 0.25, 0.0, 1.0]);
-        let e = soft_labels("t", &array, 3).unwrap_err().to_string();
+        assert_eq!(soft_labels("t", &array, 2, 1).unwrap(), [0.75, 0.25, 0.0, 1.0]);
+        let e = soft_labels("t", &array, 3, 1).unwrap_err().to_string();
         assert!(
             e.contains("'soft_label'") && e.contains("row 0") && e.contains("3 classes") && e.contains("2 numbers"),
             "{e}"
         );
         let negative = soft_label_array(vec![1.0, 0.0, 1.5, -0.5], 2).unwrap();
-        assert!(soft_labels("t", &negative, 2).unwrap_err().to_string().contains("row 1"));
+        assert!(soft_labels("t", &negative, 2, 1).unwrap_err().to_string().contains("row 1"));
     }
 
     #[test]

@@ -270,9 +270,9 @@ fn missing(sketches: &[ClassSketch]) -> Result<ArrayRef> {
 
 fn extractors(sketches: &[ClassSketch]) -> Result<ArrayRef> {
     let members: Vec<&MemberSums> = sketches.iter().flat_map(|s| &s.members).collect();
-    let sums = |get: fn(&MemberSums) -> &Vec<i64>| -> Result<ArrayRef> {
+    let sums = |get: fn(&MemberSums) -> &[i64]| -> Result<ArrayRef> {
         // Copied list by list: an iterator over single numbers is several times slower.
-        let values = members.iter().map(|m| get(m).as_slice()).collect::<Vec<_>>().concat();
+        let values = members.iter().map(|m| get(m)).collect::<Vec<_>>().concat();
         lists(Arc::new(Int64Array::from(values)), members.iter().map(|m| get(m).len()))
     };
     let columns = vec![sums(|m| &m.embedding)?, sums(|m| &m.cos)?, sums(|m| &m.sin)?];
@@ -287,7 +287,7 @@ fn reservoirs(sketches: &[ClassSketch]) -> Result<ArrayRef> {
         hashes.append_value(row.hash)?;
     }
     let copies: Int64Array = rows.iter().map(|r| Some(i64::try_from(r.copies).unwrap_or(i64::MAX))).collect();
-    let values = rows.iter().map(|r| r.values.as_slice()).collect::<Vec<_>>().concat();
+    let values = rows.iter().map(|r| &*r.values).collect::<Vec<_>>().concat();
     let columns = vec![
         Arc::new(hashes.finish()) as ArrayRef,
         Arc::new(copies),

@@ -197,12 +197,12 @@ fn damage_is_an_error_that_names_the_field() {
         ("reservoir_capacity", int(2), "its capacity is 2"),
         ("extractors", text("x"), "extractors"),
         ("extractors", changed(|s| s.members[1].sin[2] = i64::MIN, "extractors"), "extractors[1].sin"),
-        ("extractors", changed(|s| s.members[0].cos.truncate(1), "extractors"), "extractors[0].cos"),
+        ("extractors", changed(|s| s.members[0].cos.to_mut().truncate(1), "extractors"), "extractors[0].cos"),
         ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = f32::NAN, "reservoir"), "finite"),
         ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = 77.0, "reservoir"), "hash"),
         ("reservoir", changed(|s| s.reservoir.rows.reverse(), "reservoir"), "order"),
         ("reservoir", changed(|s| s.reservoir.rows[1].copies = 6, "reservoir"), "6 copies"),
-        ("reservoir", changed(|s| s.reservoir.rows[1].values.truncate(2), "reservoir"), "expected 6"),
+        ("reservoir", changed(|s| s.reservoir.rows[1].values.to_mut().truncate(2), "reservoir"), "expected 6"),
     ];
     for (name, column, part) in cases {
         if part.is_empty() {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use crate::arrow::buffer::ScalarBuffer;
 use crate::arrow::compute::{CastOptions, cast_with_options};
-use crate::arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use crate::arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
 use crate::extract::PoolRecipe;
+use crate::kernels::sums::all_finite;
 use crate::options::Moments;
 use crate::sketch::arrow_form::{
     MomentParameters, SECOND_MOMENTS, extractor_fields, feature_fields, kept_fields, list, section_fields,
@@ -28,11 +30,13 @@ pub fn from_array(array: &StructArray, row: usize) -> Result<(Header, ClassSketc
     let mut column = SketchColumn::new(array);
     let sketch = column.read(row, None)?;
     let (_, header) = column.last.ok_or_else(|| Error::Sketch(format!("row {row} has no header")))?;
+    sketch.reservoir.check(header.frequency_seed)?;
     Ok((header, sketch))
 }
 
-/// A column of sketches to be added up: a header that is the one before again isn't parsed again.
-pub(crate) struct SketchColumn<'a> {
+/// A column of sketches to be added up: a header that is the one before again isn't parsed again, and what is read shares the column's memory.
+#[derive(Debug)]
+pub struct SketchColumn<'a> {
     array: &'a StructArray,
     /// The row that was read last, and its header.
     last: Option<(usize, Header)>,
@@ -59,20 +63,21 @@ const HEADER: [&str; 15] = [
 
 impl<'a> SketchColumn<'a> {
     /// None of it is read yet.
-    pub(crate) fn new(array: &'a StructArray) -> Self {
+    pub fn new(array: &'a StructArray) -> Self {
         Self { array, last: None }
     }
 
     /// The header of the row that was read last.
-    pub(crate) fn header(&self) -> Option<&Header> {
+    pub fn header(&self) -> Option<&Header> {
         self.last.as_ref().map(|(_, header)| header)
     }
 
-    /// The sketch in row `row`, checked as [`from_array`] does; a damaged one is an error.
+    /// The sketch in row `row`; a damaged one is an error. All is checked that [`from_array`] checks, but for the hashes of the kept rows' numbers, which cost more
+    /// than all the rest: [`Reservoir::check`] does that, of the rows that remain of all sketches.
     ///
     /// `bound`: kept rows with a larger hash are left out, the first aside, and their numbers not looked at, since the reservoir that the sketch goes into has no
     /// room for them.
-    pub(crate) fn read(&mut self, row: usize, bound: Option<[u8; 16]>) -> Result<ClassSketch> {
+    pub fn read(&mut self, row: usize, bound: Option<[u8; 16]>) -> Result<ClassSketch> {
         let array = self.array;
         if row >= array.len() || array.is_null(row) {
             return Err(Error::Sketch(format!("row {row} is NULL; leave such rows out: WHERE sketch IS NOT NULL")));
@@ -98,7 +103,7 @@ fn damaged(field: &str, message: impl std::fmt::Display) -> Error {
 struct ReadMoments {
     said: MomentParameters,
     /// One entry an extractor.
-    sums: Vec<Vec<i64>>,
+    sums: Vec<ScalarBuffer<i64>>,
 }
 
 /// One row of an array of sketches.
@@ -244,7 +249,7 @@ impl Reader<'_> {
                 return Err(damaged(SECOND_MOMENTS, format!("{moment_rows} rows in a sketch of {count}")));
             }
             for (n, ((member, sums), clipped)) in members.iter_mut().zip(sums).zip(said.clipped).enumerate() {
-                (member.moments, member.moments_clipped) = (sums, clipped);
+                (member.moments, member.moments_clipped) = (sums.into(), clipped);
                 if let Some((at, sum)) = member.impossible_moment(moment_rows, said.header.dim) {
                     return Err(damaged(
                         SECOND_MOMENTS,
@@ -284,27 +289,22 @@ impl Reader<'_> {
         let column = |name: &str| {
             let path = format!("extractors.{name}");
             let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
-            without_nulls(&path, column, &list(DataType::Int64))
+            numbers::<Int64Type>(&path, &without_nulls(&path, column, &list(DataType::Int64))?)
         };
         let (embedding, cos, sin) = (column("embedding")?, column("cos")?, column("sin")?);
-        let mut members = vec![];
-        for i in 0..expected {
-            let read = |name: &str, lists: &ArrayRef, length: usize| -> Result<Vec<i64>> {
-                let path = format!("extractors[{i}].{name}");
-                let values = lists.as_list::<i64>().value(i);
-                // Before anything of that length is made.
-                if values.len() != length {
-                    return Err(damaged(&path, format!("{} sums, expected {length}", values.len())));
+        let (features, frequencies) = (header.recipe.feature_len(), header.frequencies);
+        let mut members = Vec::with_capacity(expected);
+        for (i, ((embedding, cos), sin)) in embedding.into_iter().zip(cos).zip(sin).enumerate() {
+            for (name, sums, length) in
+                [("embedding", &embedding, features), ("cos", &cos, frequencies), ("sin", &sin, frequencies)]
+            {
+                if sums.len() != length {
+                    let path = format!("extractors[{i}].{name}");
+                    return Err(damaged(&path, format!("{} sums, expected {length}", sums.len())));
                 }
-                let values = without_nulls(&path, &values, &DataType::Int64)?;
-                Ok(values.as_primitive::<Int64Type>().values().to_vec())
-            };
-            let member = MemberSums {
-                embedding: read("embedding", &embedding, header.recipe.feature_len())?,
-                cos: read("cos", &cos, header.frequencies)?,
-                sin: read("sin", &sin, header.frequencies)?,
-                ..MemberSums::default()
-            };
+            }
+            let (embedding, cos, sin) = (embedding.into(), cos.into(), sin.into());
+            let member = MemberSums { embedding, cos, sin, ..MemberSums::default() };
             if let Some((name, at, sum)) = member.too_large(count) {
                 let path = format!("extractors[{i}].{name}");
                 return Err(damaged(&path, format!("sum {at} is {sum}, too large for {count} rows")));
@@ -359,15 +359,10 @@ impl Reader<'_> {
         if lists.len() != extractors {
             return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
         }
-        let mut sums = vec![];
-        for i in 0..extractors {
-            let values = lists.as_list::<i64>().value(i);
-            let expected = said.header.len();
-            if values.len() != expected && !values.is_empty() {
-                return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", values.len())));
-            }
-            let values = without_nulls("sections.integers", &values, &DataType::Int64)?;
-            sums.push(values.as_primitive::<Int64Type>().values().to_vec());
+        let sums = numbers::<Int64Type>("sections.integers", &lists)?;
+        let expected = said.header.len();
+        if let Some((i, sums)) = sums.iter().enumerate().find(|(_, s)| s.len() != expected && !s.is_empty()) {
+            return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", sums.len())));
         }
         Ok(Some(ReadMoments { said, sums }))
     }
@@ -384,6 +379,7 @@ impl Reader<'_> {
         let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
         let copies = without_nulls("reservoir.copies", column("copies")?, &DataType::Int64)?;
         let rows = without_nulls("reservoir.values", column("values")?, &list(DataType::Float32))?;
+        let rows = numbers::<Float32Type>("reservoir.values", &rows)?;
         let exact = without_nulls("reservoir.exact", column("exact")?, &DataType::LargeBinary)?;
         let exact = exact.as_binary::<i64>();
         let mut reservoir = Reservoir::new(header.reservoir);
@@ -409,10 +405,9 @@ impl Reader<'_> {
             if i > 0 && self.bound.is_some_and(|bound| said > bound.as_slice()) {
                 continue;
             }
-            let values = without_nulls(&path(), &rows.as_list::<i64>().value(i), &DataType::Float32)?;
-            let values = values.as_primitive::<Float32Type>().values().to_vec();
+            let values = &rows[i];
             let expected = header.recipe.shape.len();
-            if values.len() != expected || values.iter().any(|v| !v.is_finite()) {
+            if values.len() != expected || !all_finite(values) {
                 return Err(damaged(&path(), format!("expected {expected} finite numbers")));
             }
             let exact = match exact.value(i) {
@@ -422,14 +417,11 @@ impl Reader<'_> {
                     return Err(damaged(&path(), format!("{found} exact bytes, the first row has {first}")));
                 }
             };
-            let hash = Reservoir::hash(header.frequency_seed, &values, &exact);
-            if said != hash {
-                return Err(damaged(&path(), "the numbers don't have the hash that is stored with them"));
-            }
+            let hash: [u8; 16] = said.try_into().map_err(|_| damaged(&path(), "expected 16 bytes of hash"))?;
             if reservoir.threshold.is_some_and(|threshold| hash > threshold) {
                 return Err(damaged(&path(), "a hash above the reservoir's threshold"));
             }
-            reservoir.rows.push(Kept { hash, copies: copies as u64, values, exact });
+            reservoir.rows.push(Kept { hash, copies: copies as u64, values: values.clone().into(), exact });
         }
         Ok(reservoir)
     }
@@ -439,6 +431,17 @@ impl Reader<'_> {
         let column = self.column(name, &list(items.clone()))?;
         without_nulls(name, &column.as_list::<i64>().value(0), &items)
     }
+}
+
+/// The numbers of each of `lists`, LargeLists of `T`, in the array's own memory; an error if one is NULL.
+fn numbers<T: ArrowPrimitiveType>(name: &str, lists: &ArrayRef) -> Result<Vec<ScalarBuffer<T::Native>>> {
+    let lists = lists.as_list::<i64>();
+    let offsets: Vec<usize> = lists.value_offsets().iter().map(|offset| *offset as usize).collect();
+    let (Some(first), Some(end)) = (offsets.first(), offsets.last()) else { return Ok(vec![]) };
+    // What other rows of the column have isn't looked at.
+    let values = without_nulls(name, &lists.values().slice(*first, end - first), &T::DATA_TYPE)?;
+    let values = values.as_primitive::<T>().values();
+    Ok(offsets.windows(2).map(|list| values.slice(list[0] - first, list[1] - list[0])).collect())
 }
 
 /// `array` cast to `data_type`; an error if it can't be or if an item is NULL.

@@ -10,12 +10,12 @@ mod origin;
 pub(crate) mod projection;
 mod reservoir;
 mod schema_bytes;
+mod shared;
 mod sketcher;
 mod sums;
 
 pub use arrow_form::{data_type, is_sketch, to_array};
-pub(crate) use arrow_read::SketchColumn;
-pub use arrow_read::from_array;
+pub use arrow_read::{SketchColumn, from_array};
 pub use distance::{Distance, distance};
 pub use header::{FORMAT, Header};
 pub(crate) use moments::projection as moment_projection;
@@ -24,6 +24,7 @@ pub use origin::{Origin, OriginFeature};
 pub use projection::NORM_EPSILON;
 pub use reservoir::{Kept, Reservoir};
 pub(crate) use schema_bytes::{read as schema_from_bytes, write as schema_to_bytes};
+pub use shared::Shared;
 pub(crate) use sketcher::working_bytes;
 pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
 pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
@@ -53,10 +54,12 @@ impl Sketches {
     }
 
     /// Adds the sketch of one class made with `header`; refuses one that doesn't belong with those that are there.
-    pub fn add(&mut self, label: Label, header: &Header, sketch: ClassSketch) -> Result<()> {
+    pub fn add(&mut self, label: Label, header: &Header, mut sketch: ClassSketch) -> Result<()> {
         self.header.join(header)?;
         match self.classes.entry(label) {
             Entry::Vacant(slot) => {
+                // It stays, the array that it was read from shouldn't.
+                sketch.make_own();
                 slot.insert(sketch);
                 Ok(())
             }

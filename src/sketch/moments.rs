@@ -135,7 +135,7 @@ impl MomentSums {
         }
         for (holder, rows) in of_class {
             let to = &mut sums[holder].moments;
-            to.resize(self.header.len(), 0);
+            to.to_mut().resize(self.header.len(), 0);
             second_moments(&rows, self.header.dim, to);
         }
     }

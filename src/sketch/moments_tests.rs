@@ -129,7 +129,7 @@ fn the_section_survives_arrow_and_damage_to_it_is_an_error() {
     let cases: [(Change, &str); 7] = [
         (|s, _| s.members[1].moments[3] = -1, "sum 3 of extractor 1 is -1"),
         (|s, _| s.members[0].moments[1] = i64::MIN, "can't have"),
-        (|s, _| s.members[0].moments.truncate(5), "5 sums of extractor 0, expected 6"),
+        (|s, _| s.members[0].moments.to_mut().truncate(5), "5 sums of extractor 0, expected 6"),
         (|s, _| s.moment_rows += 1, "rows in a sketch of"),
         (|_, h| h.moments.as_mut().unwrap().dim = 1 << 40, "impossible parameters"),
         (|_, h| h.moments.as_mut().unwrap().bounds[0] = -1.0, "a positive bound"),

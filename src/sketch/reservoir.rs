@@ -1,6 +1,7 @@
 //! Rows flow in; the k with the smallest content hash flow out, whatever the order and the splits; and out of those, rows that are taken back.
 
 use crate::error::{Error, Result};
+use crate::sketch::Shared;
 
 /// One kept row.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +11,7 @@ pub struct Kept {
     /// How many rows had exactly these numbers.
     pub copies: u64,
     /// The row, in the input's units; `-0.0` is `0.0`.
-    pub values: Vec<f32>,
+    pub values: Shared<f32>,
     /// The row's numbers as they were read, see [`Rows::exact`](crate::rows::Rows::exact).
     pub exact: Vec<u8>,
 }
@@ -71,6 +72,16 @@ impl Reservoir {
                 self.rows.insert(at, Kept { hash, copies, values, exact: exact.to_vec() });
             }
             Err(_) => {}
+        }
+    }
+
+    /// Refuses an entry whose numbers don't have its hash under `seed`, which [`SketchColumn::read`](super::SketchColumn::read) doesn't look at.
+    pub fn check(&self, seed: u64) -> Result<()> {
+        match self.rows.iter().position(|row| row.hash != Self::hash(seed, &row.values, &row.exact)) {
+            None => Ok(()),
+            Some(at) => Err(Error::Sketch(format!(
+                "field 'reservoir[{at}]': the numbers don't have the hash that is stored with them; the sketch is damaged, make it again"
+            ))),
         }
     }
 

@@ -5,8 +5,9 @@
 use crate::error::{Error, Result};
 pub use crate::kernels::COS_SCALE;
 use crate::kernels::sincos::fixed;
+use crate::kernels::sums;
 use crate::sketch::moments::{UNITS, rows_after};
-use crate::sketch::{Header, Kept, MomentsHeader, Reservoir};
+use crate::sketch::{Header, Kept, MomentsHeader, Reservoir, Shared};
 
 /// Fixed-point units per 1.0 of an embedding.
 pub const EMBEDDING_SCALE: f64 = (1u64 << 20) as f64;
@@ -19,13 +20,13 @@ pub const MAX_COUNT: u64 = 1 << 30;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberSums {
     /// `[feature_len]` sums of embeddings, in units of 1 / [`EMBEDDING_SCALE`].
-    pub embedding: Vec<i64>,
+    pub embedding: Shared<i64>,
     /// `[frequencies]` sums of cosines, in units of 1 / [`COS_SCALE`].
-    pub cos: Vec<i64>,
+    pub cos: Shared<i64>,
     /// `[frequencies]` sums of sines, in units of 1 / [`COS_SCALE`].
-    pub sin: Vec<i64>,
+    pub sin: Shared<i64>,
     /// Packed upper triangle of the sums of products of rounded features, see [`MomentsHeader`](crate::sketch::MomentsHeader); empty: all are 0.
-    pub moments: Vec<i64>,
+    pub moments: Shared<i64>,
     /// Values that were clipped for `moments`.
     pub moments_clipped: u64,
 }
@@ -33,8 +34,9 @@ pub struct MemberSums {
 impl MemberSums {
     /// The sums of no rows.
     pub fn zeros(feature_len: usize, frequencies: usize) -> Self {
-        let (cos, sin) = (vec![0; frequencies], vec![0; frequencies]);
-        Self { embedding: vec![0; feature_len], cos, sin, moments: vec![], moments_clipped: 0 }
+        let zeros = |length: usize| Shared::from(vec![0; length]);
+        let (embedding, cos, sin) = (zeros(feature_len), zeros(frequencies), zeros(frequencies));
+        Self { embedding, cos, sin, ..Self::default() }
     }
 
     fn lengths(&self) -> [usize; 3] {
@@ -45,20 +47,13 @@ impl MemberSums {
         for (to, from) in
             [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
         {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            sums::add(to, from);
         }
-        self.moments.resize(self.moments.len().max(other.moments.len()), 0);
-        self.moments.iter_mut().zip(&other.moments).for_each(|(to, from)| *to += from);
+        if !other.moments.is_empty() {
+            self.moments.to_mut().resize(other.moments.len(), 0);
+            sums::add(&mut self.moments, &other.moments);
+        }
         self.moments_clipped = self.moments_clipped.saturating_add(other.moments_clipped);
-    }
-
-    /// Takes back the sums but for the moments, of the same lengths, which are part of these.
-    fn subtract(&mut self, other: &MemberSums) {
-        for (to, from) in
-            [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
-        {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
-        }
     }
 
     /// The first second moment that `rows` rows can't have: its position and the sum.
@@ -74,25 +69,29 @@ impl MemberSums {
     /// The first sum that is too large for `count` rows: its name, its position and the sum.
     pub(crate) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
         self.by_name().into_iter().zip(limits(count)).find_map(|((name, sums), limit)| {
-            if sums.iter().fold(0, |any, sum| any | outside(*sum, limit)) >= 0 {
+            if sums::within(sums, limit) {
                 return None;
             }
-            let at = sums.iter().position(|sum| outside(*sum, limit) < 0)?;
+            let at = sums.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs())?;
             Some((name, at, sums[at]))
         })
     }
 
-    /// The first sum that is too large for `count` rows once those of `part`, of the same lengths, are taken back.
-    fn too_large_without(&self, part: &MemberSums, count: u64) -> Option<(&'static str, usize, i64)> {
+    /// The sums of `count` rows that are left once those of `part`, of the same lengths, are taken back, but for the second moments; or the first sum that so many rows
+    /// can't have: its name, its position and the sum.
+    fn without(&self, part: &MemberSums, count: u64) -> std::result::Result<MemberSums, (&'static str, usize, i64)> {
+        let mut left = MemberSums::default();
+        let to = [&mut left.embedding, &mut left.cos, &mut left.sin];
         let sums = self.by_name().into_iter().zip(part.by_name());
-        sums.zip(limits(count)).find_map(|(((name, here), (_, there)), limit)| {
-            // At most 2^62 each: a difference of 2^63 wraps to the smallest number, which is outside.
-            let left = || here.iter().zip(there).map(|(here, there)| here.wrapping_sub(*there));
-            if left().fold(0, |any, sum| any | outside(sum, limit)) >= 0 {
-                return None;
+        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
+            let mut rest = vec![0; here.len()];
+            if !sums::difference(here, there, limit, &mut rest) {
+                let at = rest.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
+                return Err((name, at, rest[at]));
             }
-            left().enumerate().find(|(_, sum)| outside(*sum, limit) < 0).map(|(at, sum)| (name, at, sum))
-        })
+            *to = rest.into();
+        }
+        Ok(left)
     }
 
     fn by_name(&self) -> [(&'static str, &[i64]); 3] {
@@ -112,25 +111,22 @@ impl MemberSums {
 }
 
 /// Second moments without those of a part; either may be empty, which is all 0, and so is the result where it would be.
-fn difference_of_moments(here: &[i64], there: &[i64]) -> Vec<i64> {
+fn difference_of_moments(here: &[i64], there: &[i64]) -> Shared<i64> {
+    if here.is_empty() && there.is_empty() {
+        return Shared::default();
+    }
     let at = |sums: &[i64], i: usize| sums.get(i).copied().unwrap_or(0);
     let mut rest: Vec<i64> = (0..here.len().max(there.len())).map(|i| at(here, i) - at(there, i)).collect();
     if rest.iter().all(|sum| *sum == 0) {
         rest = vec![];
     }
-    rest
+    rest.into()
 }
 
 /// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units.
 fn limits(count: u64) -> [i64; 3] {
     let of = |unit: f64| (count * fixed(unit).unsigned_abs()) as i64;
     [of(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE), of(COS_SCALE), of(COS_SCALE)]
-}
-
-/// Negative if and only if `sum` isn't within +-`limit`, for a limit of at most 2^62: signs that are or-ed together answer for many sums without a branch.
-#[inline(always)]
-fn outside(sum: i64, limit: i64) -> i64 {
-    sum.wrapping_add(limit) | limit.wrapping_sub(sum)
 }
 
 /// The sketch of one class.
@@ -194,7 +190,7 @@ impl ClassSketch {
                 ))
             })
         };
-        // Everything is checked before anything changes; the sums, which are most of it, without a copy of them.
+        // Everything is checked before anything changes.
         let count = left("rows", self.count, part.count)?;
         let clipped = left("clipped values", self.clipped, part.clipped)?;
         let mut missing = self.missing.clone();
@@ -202,31 +198,26 @@ impl ClassSketch {
             *rest = left("rows that miss a value", *rest, *taken)?;
         }
         let moment_rows = left("rows in second moments", self.moment_rows, part.moment_rows)?;
-        let mut moments = vec![];
-        for (here, there) in self.members.iter().zip(&part.members) {
-            moments.push(MemberSums {
-                moments: difference_of_moments(&here.moments, &there.moments),
-                moments_clipped: left("clipped second moments", here.moments_clipped, there.moments_clipped)?,
-                ..MemberSums::default()
-            });
-        }
         let reservoir = self.reservoir.without(&part.reservoir)?;
         let impossible = |what: String| {
             Err(Error::Sketch(format!(
                 "the second isn't part of the first: {count} rows would be left, which can't have {what}; subtract only what was added"
             )))
         };
-        let mut sums = self.members.iter().zip(&part.members).enumerate();
-        let too_large = sums.find_map(|(n, (here, there))| Some((n, here.too_large_without(there, count)?)));
-        if let Some((n, (name, at, sum))) = too_large {
-            return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
-        }
-        for (n, member) in moments.iter().enumerate() {
+        let mut members = Vec::with_capacity(self.members.len());
+        for (n, (here, there)) in self.members.iter().zip(&part.members).enumerate() {
+            let mut member = match here.without(there, count) {
+                Ok(member) => member,
+                Err((name, at, sum)) => return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]")),
+            };
+            member.moments = difference_of_moments(&here.moments, &there.moments);
+            member.moments_clipped = left("clipped second moments", here.moments_clipped, there.moments_clipped)?;
             // The dimensions follow from the length: dim * (dim + 1) / 2 of them.
             let dim = (2 * member.moments.len()).isqrt();
             if let Some((at, sum)) = member.impossible_moment(moment_rows, dim) {
                 return impossible(format!("the sum {sum} as second moment {at} of extractor {n}"));
             }
+            members.push(member);
         }
         if let Some(missing) = missing.iter().find(|n| **n > count) {
             return impossible(format!("{missing} that miss a value"));
@@ -239,11 +230,7 @@ impl ClassSketch {
             return impossible(format!("{kept} in the reservoir"));
         }
         (self.count, self.clipped, self.missing, self.moment_rows) = (count, clipped, missing, moment_rows);
-        for ((member, taken), moments) in self.members.iter_mut().zip(&part.members).zip(moments) {
-            member.subtract(taken);
-            (member.moments, member.moments_clipped) = (moments.moments, moments.moments_clipped);
-        }
-        self.reservoir = reservoir;
+        (self.members, self.reservoir) = (members, reservoir);
         Ok(())
     }
 
@@ -298,6 +285,18 @@ impl ClassSketch {
     fn means(&self, sums: &[i64], scale: f64) -> Vec<f32> {
         let unit = self.count.max(1) as f64 * scale;
         sums.iter().map(|s| (*s as f64 / unit) as f32).collect()
+    }
+
+    /// Copies what is shared with the array that it was read from, so that the array can go.
+    pub fn make_own(&mut self) {
+        for member in &mut self.members {
+            for sums in [&mut member.embedding, &mut member.cos, &mut member.sin, &mut member.moments] {
+                sums.to_mut();
+            }
+        }
+        for row in &mut self.reservoir.rows {
+            row.values.to_mut();
+        }
     }
 
     /// Bytes of memory it holds.
@@ -391,8 +390,8 @@ mod tests {
         let e = full.merge(&sketch(&[[1.0, 2.0]])).unwrap_err().to_string();
         assert!(e.contains("at most 1073741824"), "{e}");
         let mut narrow = sketch(&[]);
-        narrow.members[0].cos.pop();
-        narrow.members[0].sin.pop();
+        narrow.members[0].cos.to_mut().pop();
+        narrow.members[0].sin.to_mut().pop();
         let e = full.merge(&narrow).unwrap_err().to_string();
         assert!(e.contains("2 frequencies") && e.contains("1 frequencies"), "{e}");
         let mut exact = sketch(&[]);

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use datafusion::common::cast::as_struct_array;
+use datafusion::common::{internal_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::sketch_values::{sketch_arguments, sketch_in};
+use super::sketch_values::sketch_arguments;
 use crate::arrow::array::{Array, ArrayRef, new_null_array};
 use crate::arrow::compute::concat;
 use crate::arrow::datatypes::DataType;
-use crate::sketch::{self, ClassSketch, Header};
+use crate::sketch::{self, ClassSketch, Header, SketchColumn};
 
 /// The function's name.
 pub(super) const NAME: &str = "distill_difference";
@@ -47,30 +49,41 @@ impl ScalarUDFImpl for Difference {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let rows = arrays.first().map_or(0, |a| a.len());
+        let [sketches, parts] = &arrays[..] else { return plan_err!("{NAME} takes two columns of sketches") };
+        let (sketches, parts) = (as_struct_array(sketches)?, as_struct_array(parts)?);
+        // Kept rows are told by their hashes; whether their numbers have them is for who reads the rows.
+        let (mut wholes, mut taken) = (SketchColumn::new(sketches), SketchColumn::new(parts));
         let mut out: Vec<ArrayRef> = vec![];
         // Rows made with one header, as those of a column are, go to Arrow together.
         let mut together: Option<(Header, Vec<ClassSketch>)> = None;
-        for row in 0..rows {
-            let rest = match sketch_in(&arrays[0], row)? {
-                None => None,
-                Some((mut header, mut rest)) => {
-                    if let Some((theirs, part)) = sketch_in(&arrays[1], row)? {
-                        header.join(&theirs)?;
-                        rest.subtract(&part)?;
+        // The headers that were joined last, and what they are together.
+        let mut joined: Option<(Header, Header, Header)> = None;
+        for row in 0..sketches.len() {
+            if sketches.is_null(row) {
+                flush(together.take(), &mut out)?;
+                out.push(new_null_array(&sketch::data_type(), 1));
+                continue;
+            }
+            let mut rest = wholes.read(row, None)?;
+            let part = if parts.is_null(row) { None } else { Some(taken.read(row, None)?) };
+            let header = match (wholes.header(), part.as_ref().and_then(|_| taken.header())) {
+                (Some(ours), Some(theirs)) => {
+                    if joined.as_ref().is_none_or(|(a, b, _)| (a, b) != (ours, theirs)) {
+                        let mut both = ours.clone();
+                        both.join(theirs)?;
+                        joined = Some((ours.clone(), theirs.clone(), both));
                     }
-                    Some((header, rest))
+                    joined.as_ref().map(|(_, _, both)| both)
                 }
+                (ours, _) => ours,
             };
-            match (&mut together, rest) {
-                (Some((header, sketches)), Some((own, rest))) if *header == own => sketches.push(rest),
-                (_, Some((header, rest))) => {
-                    flush(together.replace((header, vec![rest])), &mut out)?;
-                }
-                (_, None) => {
-                    flush(together.take(), &mut out)?;
-                    out.push(new_null_array(&sketch::data_type(), 1));
-                }
+            let Some(header) = header else { return internal_err!("a sketch without a header") };
+            if let Some(part) = &part {
+                rest.subtract(part)?;
+            }
+            match &mut together {
+                Some((own, sketches)) if own == header => sketches.push(rest),
+                _ => flush(together.replace((header.clone(), vec![rest])), &mut out)?,
             }
         }
         flush(together, &mut out)?;

@@ -33,7 +33,7 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::options::Allocation;
 use crate::rows::{Label, Role, Rows};
-use crate::sketch::{self, Origin, Sketches};
+use crate::sketch::{Origin, SketchColumn, Sketches};
 use crate::synthesize::{Progress, synthesize_from, working_bytes};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
@@ -297,6 +297,7 @@ impl Run {
                 let mut all = so_far;
                 let labels = Label::from_array(&label_name, batch.column(CLASS))?;
                 let column = as_struct_array(batch.column(SKETCH))?;
+                let mut sketches = SketchColumn::new(column);
                 for (row, label) in labels.into_iter().enumerate() {
                     let label = label.ok_or_else(|| {
                         Error::column(
@@ -307,8 +308,10 @@ impl Run {
                     if column.is_null(row) || classes.as_ref().as_ref().is_some_and(|kept| !kept.contains(&label)) {
                         continue;
                     }
-                    let (header, sketch) = sketch::from_array(column, row)?;
-                    all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, &header, sketch)?;
+                    let bound = all.as_ref().and_then(|all: &Sketches| all.classes.get(&label)?.reservoir.bound());
+                    let sketch = sketches.read(row, bound)?;
+                    let Some(header) = sketches.header() else { continue };
+                    all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, header, sketch)?;
                 }
                 Ok(all)
             };
@@ -319,6 +322,9 @@ impl Run {
             }
         }
         let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
+        // Of all rows that were read, those that remain.
+        let seed = sketches.header.frequency_seed;
+        sketches.classes.values().try_for_each(|sketch| sketch.reservoir.check(seed))?;
         if let (Some(planned), Some(found)) = (&self.sketched, &sketches.header.origin) {
             planned.clone().join(found)?;
         }

@@ -36,6 +36,7 @@ mod sketch_source;
 mod sketch_values;
 mod source;
 mod union_agg;
+mod unpack;
 mod workers;
 
 pub use describe::distill_describe_udf;

@@ -1,4 +1,4 @@
-//! The call `distill(source, name => value, ...)` in a FROM clause flows in, a logical plan flows out.
+//! The call `distill(source, name => value, ...)` or `unpack(source)` in a FROM clause flows in, a logical plan flows out.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,13 +26,17 @@ use super::options::DistillConfig;
 use super::provider::DistillTable;
 use super::session::{block_on, planning_session};
 use super::source;
+use super::unpack::UnpackTable;
 use super::workers::WorkerPools;
 use crate::options::{Options, Value, check_given};
 
 /// The relation's name, and its alias where the query gives none.
 pub(super) const NAME: &str = "distill";
 
-/// Plans the relation `distill(...)`; leaves every other relation alone.
+/// The name of the relation that decodes what `distill(..., mosaic => 2)` stores.
+const UNPACK: &str = "unpack";
+
+/// Plans the relations `distill(...)` and `unpack(...)`; leaves every other relation alone.
 #[derive(Debug, Default)]
 pub(super) struct DistillPlanner {
     jobs: AtomicU64,
@@ -53,28 +57,70 @@ impl RelationPlanner for DistillPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let call = match relation {
-            TableFactor::Table { name, alias, args: Some(args), .. } if is_distill(&name, context) => {
-                Call { span: name.span(), args: args.args, alias }
+        let (name, call) = match relation {
+            TableFactor::Table { name, alias, args: Some(args), .. } if is_ours(&name, context) => {
+                let span = name.span();
+                (name, Call { span, args: args.args, alias })
             }
-            TableFactor::Function { name, args, alias, .. } if is_distill(&name, context) => {
-                Call { span: name.span(), args, alias }
+            TableFactor::Function { name, args, alias, .. } if is_ours(&name, context) => {
+                let span = name.span();
+                (name, Call { span, args, alias })
             }
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
         let state = planning_session(context)?;
         let job = format!("{}-{}", state.session_id(), self.jobs.fetch_add(1, Ordering::Relaxed));
         let alias = call.alias.clone();
-        let plan = plan(call, &state, &job, &self.pools, context)?;
+        let plan = match is(&name, UNPACK, context) {
+            true => unpack(call, &state, &job, context)?,
+            false => plan(call, &state, &job, &self.pools, context)?,
+        };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }
 
-fn is_distill(name: &ObjectName, context: &dyn RelationPlannerContext) -> bool {
+fn is_ours(name: &ObjectName, context: &dyn RelationPlannerContext) -> bool {
+    is(name, NAME, context) || is(name, UNPACK, context)
+}
+
+fn is(name: &ObjectName, relation: &str, context: &dyn RelationPlannerContext) -> bool {
     match &name.0[..] {
-        [ObjectNamePart::Identifier(ident)] => context.normalize_ident(ident.clone()) == NAME,
+        [ObjectNamePart::Identifier(ident)] => context.normalize_ident(ident.clone()) == relation,
         _ => false,
     }
+}
+
+/// The plan of `unpack(source)` or `unpack(source, mosaic => 2)`.
+fn unpack(
+    call: Call,
+    state: &SessionState,
+    job: &str,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    const USAGE: &str =
+        "write unpack(source), where source is a 'path', a table, a (SELECT ...) or distill(..., mosaic => 2)";
+    let (span, mut source, mut side) = (call.span, None, None);
+    for arg in call.args {
+        let at_arg = arg.span();
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) if source.is_none() => source = Some(value),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. }
+            | FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg: FunctionArgExpr::Expr(value), .. }
+                if context.normalize_ident(name.clone()) == "mosaic" && side.is_none() =>
+            {
+                let mut options = Options::default();
+                let value = option_value("mosaic", value, state, context)?;
+                options.set("mosaic", &value).map_err(|e| plan_error(e.to_string(), at_arg))?;
+                side = Some(options.mosaic);
+            }
+            other => return Err(plan_error(format!("unpack: '{other}' is not an argument; {USAGE}"), at_arg)),
+        }
+    }
+    let source = source.ok_or_else(|| plan_error(format!("unpack has no source; {USAGE}"), span))?;
+    let (input, name) = plan_source(source, state, job, context)?;
+    check_source(&input, span)?;
+    let table = block_on(UnpackTable::try_new(state, input, name, side)).map_err(|e| at(e, span))?;
+    LogicalPlanBuilder::scan(UNPACK, provider_as_source(Arc::new(table)), None)?.build()
 }
 
 fn plan(

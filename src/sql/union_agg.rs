@@ -91,12 +91,14 @@ impl Union {
         let mut joined: Option<Header> = None;
         for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
             let bound = self.sketch.as_ref().and_then(|(_, sum)| sum.reservoir.bound());
-            let sketch = column.read(row, bound)?;
+            let mut sketch = column.read(row, bound)?;
             let Some(header) = column.header() else { continue };
             match (&mut self.sketch, &joined) {
                 // Joining a header twice changes nothing.
                 (Some((_, sum)), Some(joined)) if joined == header => sum.merge(&sketch)?,
                 _ => {
+                    // It stays, the column goes.
+                    sketch.make_own();
                     self.add(header.clone(), sketch)?;
                     joined = Some(header.clone());
                 }
@@ -110,6 +112,8 @@ impl Union {
         match &self.sketch {
             None => ScalarValue::try_from(&sketch::data_type()),
             Some((header, sum)) => {
+                // Of all rows that were read, those that remain.
+                sum.reservoir.check(header.frequency_seed)?;
                 Ok(ScalarValue::Struct(Arc::new(sketch::to_array(header, std::slice::from_ref(sum))?)))
             }
         }

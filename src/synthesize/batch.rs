@@ -2,7 +2,7 @@
 
 use crate::arrow::datatypes::SchemaRef;
 use crate::arrow::record_batch::RecordBatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::Scaling;
 use crate::options::Options;
 use crate::rows::{self, Layout};
@@ -11,7 +11,14 @@ use crate::synthesize::Synthetic;
 /// The schema of [`Synthetic::into_batch`]: the source's, as [`Layout::output_schema`] changes it, and the columns that options add.
 pub fn output_schema(layout: &Layout, options: &Options) -> Result<SchemaRef> {
     let weighted = rows::with_weight_column(&layout.output_schema(options)?, options)?;
-    rows::with_soft_label_column(&weighted, options)
+    let labelled = rows::with_soft_label_column(&weighted, options)?;
+    match layout.single() {
+        Some(feature) => Ok(rows::with_mosaic(&labelled, layout.name_of(feature), options.mosaic)),
+        None if options.mosaic > 1 => {
+            Err(Error::option("mosaic", format!("{} packs pictures; the rows are those of a table", options.mosaic)))
+        }
+        None => Ok(labelled),
+    }
 }
 
 impl Synthetic {
@@ -29,7 +36,7 @@ impl Synthetic {
         let mut columns = batch.columns().to_vec();
         columns.extend(options.weight.is_some().then(|| rows::weight_array(self.weights)));
         if let Some(soft) = self.soft {
-            columns.push(rows::soft_label_array(soft.shares, soft.classes)?);
+            columns.push(rows::soft_label_array(soft.shares, soft.classes * options.packed())?);
         }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }

@@ -11,8 +11,10 @@ use crate::kernels::Wants;
 use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge, one_hot};
 use crate::options::{LabelKind, OptimizerKind, Options, Term};
 use crate::random;
+use crate::rows::{Mosaic, Shape};
 use crate::sketch::Sketches;
 use crate::synthesize::SoftLabels;
+use crate::synthesize::unpack::Unpack;
 use crate::synthesize::{Adam, Optimizer, Progress, Recipe, Sgd};
 
 /// Most rows whose intermediate results are held for the backward pass at once (some 0.6 MB a picture of 28x28 at width 128).
@@ -29,7 +31,10 @@ pub(crate) struct Descent<'a> {
     pool: &'a Pool,
     recipe: &'a Recipe,
     options: &'a Options,
+    /// Of the rows that the extractors see.
     groups: Groups,
+    /// What makes those of stored rows; `None`: they are the same.
+    unpack: Option<Unpack>,
     objectives: Vec<(f64, Box<dyn Objective>)>,
     pub(crate) rows_at_once: usize,
 }
@@ -43,14 +48,21 @@ pub(crate) struct Gradient {
 }
 
 impl<'a> Descent<'a> {
-    /// For synthetic rows of the classes of `sketches`, `groups` of them.
+    /// For synthetic rows of the classes of `sketches`, `groups` of them, decoded from stored pictures where there is a `mosaic`.
     pub(crate) fn new(
         sketches: &Sketches,
         options: &'a Options,
         recipe: &'a Recipe,
         pool: &'a Pool,
         groups: Groups,
+        mosaic: Option<Mosaic>,
     ) -> Result<Self> {
+        let unpack = match (mosaic, pool.recipe().input_shape()) {
+            (Some(mosaic), Shape::Picture { channels, height, width }) => {
+                Some(Unpack::new(mosaic, [channels, height, width], pool.device())?)
+            }
+            _ => None,
+        };
         let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
         for (term, weight) in &recipe.terms.0 {
             let objective: Box<dyn Objective> = match term {
@@ -60,17 +72,17 @@ impl<'a> Descent<'a> {
             };
             objectives.push((*weight, objective));
         }
-        Ok(Self { pool, recipe, options, groups, objectives, rows_at_once: ROWS_AT_ONCE })
+        Ok(Self { pool, recipe, options, groups, unpack, objectives, rows_at_once: ROWS_AT_ONCE })
     }
 
-    /// From `start` `[groups.rows(), shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned.
+    /// From `start` `[stored rows, shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned.
     pub(crate) fn run(
         &self,
         start: Vec<f32>,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
         let Recipe { steps, .. } = *self.recipe;
-        let mut dims = vec![self.groups.rows()];
+        let mut dims = vec![self.groups.rows() / self.packed()];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
         let labels = Var::from_tensor(&one_hot(&self.groups, self.pool.device())?)?;
@@ -100,6 +112,7 @@ impl<'a> Descent<'a> {
                 let (rows, labels) = (rows.as_detached_tensor(), labels.as_detached_tensor());
                 best = Some((self.judge(&rows, &labels)?, rows.copy()?, labels.copy()?));
             }
+            self.objectives.iter().try_for_each(|(_, objective)| objective.respond())?;
             of_rows.step(&[by_rows], self.recipe.rate_at(i))?;
             if let Some(gradient) = by_labels {
                 of_labels.step(&[gradient], self.recipe.label_rate_at(i))?;
@@ -125,6 +138,19 @@ impl<'a> Descent<'a> {
         Ok((rows.flatten_all()?.to_vec1()?, soft))
     }
 
+    /// Rows that the extractors see of each stored one.
+    fn packed(&self) -> usize {
+        self.unpack.as_ref().map_or(1, Unpack::count)
+    }
+
+    /// The rows that the extractors see of stored ones.
+    fn unpacked(&self, stored: &Tensor) -> Result<Tensor> {
+        match &self.unpack {
+            Some(unpack) => unpack.apply(stored),
+            None => Ok(stored.clone()),
+        }
+    }
+
     /// The nearest inputs that rows, or mixtures of them, can have.
     fn project(&self, rows: &Tensor) -> Result<Tensor> {
         match &self.pool.recipe().scaling {
@@ -142,9 +168,13 @@ impl<'a> Descent<'a> {
 
     /// The weighted sum of the terms for features `[rows, feature_len]`.
     fn loss(&self, member: usize, features: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        self.sum(|objective| objective.loss(member, features, &self.groups, labels))
+    }
+
+    fn sum(&self, of: impl Fn(&dyn Objective) -> candle_core::Result<Tensor>) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
         for (weight, objective) in &self.objectives {
-            let term = (objective.loss(member, features, &self.groups, labels)? * *weight)?;
+            let term = (of(objective.as_ref())? * *weight)?;
             sum = Some(match sum {
                 Some(sum) => (sum + term)?,
                 None => term,
@@ -160,9 +190,9 @@ impl<'a> Descent<'a> {
     pub(crate) fn gradient(&self, member: usize, rows: &Tensor, labels: &Tensor) -> Result<Gradient> {
         let wants = Wants { input: true, weights: false, parallel: true };
         let missing = || Error::Pool(format!("extractor {member} gives no gradient for its input"));
-        let n = rows.dim(0)?;
-        if n <= self.rows_at_once {
-            let loss = self.loss(member, &self.pool.features(member, rows, wants)?, labels)?;
+        let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
+        if n <= at_once {
+            let loss = self.loss(member, &self.pool.features(member, &self.unpacked(rows)?, wants)?, labels)?;
             let mut gradients = loss.backward()?;
             let by_rows = gradients.remove(rows).ok_or_else(missing)?;
             return Ok(Gradient { loss: scalar(&loss)?, rows: by_rows, labels: gradients.remove(labels) });
@@ -172,28 +202,33 @@ impl<'a> Descent<'a> {
         let mut gradients = loss.backward()?;
         let by_features = gradients.remove(features.as_tensor()).ok_or_else(missing)?;
         let mut parts = vec![];
-        for start in (0..n).step_by(self.rows_at_once) {
-            let len = self.rows_at_once.min(n - start);
+        for start in (0..n).step_by(at_once) {
+            let len = at_once.min(n - start);
             let part = Var::from_tensor(&rows.narrow(0, start, len)?.detach().contiguous()?)?;
-            let product =
-                (self.pool.features(member, part.as_tensor(), wants)? * by_features.narrow(0, start, len)?)?;
+            let features = self.pool.features(member, &self.unpacked(part.as_tensor())?, wants)?;
+            let product = (features * by_features.narrow(0, start * self.packed(), len * self.packed())?)?;
             parts.push(product.sum_all()?.backward()?.remove(part.as_tensor()).ok_or_else(missing)?);
         }
         Ok(Gradient { loss: scalar(&loss)?, rows: Tensor::cat(&parts, 0)?, labels: gradients.remove(labels) })
     }
 
+    /// Stored rows whose intermediate results are held at once.
+    fn stored_at_once(&self) -> usize {
+        (self.rows_at_once / self.packed()).max(1)
+    }
+
     /// Features of detached rows, without a graph, a bounded number of rows at a time.
     fn features(&self, member: usize, rows: &Tensor) -> Result<Tensor> {
         let wants = Wants { input: false, weights: false, parallel: true };
-        let n = rows.dim(0)?;
-        if n <= self.rows_at_once {
-            return self.pool.features(member, rows, wants);
+        let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
+        if n <= at_once {
+            return self.pool.features(member, &self.unpacked(rows)?, wants);
         }
         let part = |start: usize| {
-            let len = self.rows_at_once.min(n - start);
-            self.pool.features(member, &rows.narrow(0, start, len)?.contiguous()?, wants)
+            let len = at_once.min(n - start);
+            self.pool.features(member, &self.unpacked(&rows.narrow(0, start, len)?.contiguous()?)?, wants)
         };
-        let parts = (0..n).step_by(self.rows_at_once).map(part).collect::<Result<Vec<_>>>()?;
+        let parts = (0..n).step_by(at_once).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
@@ -203,7 +238,8 @@ impl<'a> Descent<'a> {
         let judges = members.min(JUDGES);
         let mut sum = 0.0;
         for member in (0..judges).map(|i| i * members / judges) {
-            sum += scalar(&self.loss(member, &self.features(member, rows)?, labels)?)?;
+            let features = self.features(member, rows)?;
+            sum += scalar(&self.sum(|objective| objective.judged(member, &features, &self.groups, labels))?)?;
         }
         Ok(sum)
     }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::extract::Scaling;
 use crate::options::{Init, Options};
 use crate::random;
-use crate::rows::{Label, Rows};
+use crate::rows::{Label, Mosaic, Rows};
 use crate::sketch::{ClassSketch, Sketches};
 
 /// Standard deviation, in the extractors' units, of what is added where a real row is used again.
@@ -18,14 +18,15 @@ const REPEAT_NOISE: f32 = 0.1;
 /// them than it is to get synthetic rows has them again, in turn, with a little noise, so that they can move apart. `init => 'noise'`: the
 /// standard normal distribution, moved into the domain.
 ///
-/// A class starts from its rows of `warm` first, as many as there are.
+/// A class starts from its rows of `warm` first, as many as there are. Of a `mosaic`, rows are stored pictures, each of as many real rows as it holds.
 pub(crate) fn rows(
     sketches: &Sketches,
     options: &Options,
     allotment: &[usize],
+    mosaic: Option<Mosaic>,
     warm: Option<&Rows>,
 ) -> Result<Vec<f32>> {
-    let (header, ipc) = (&sketches.header, options.ipc);
+    let (header, ipc) = (&sketches.header, options.ipc * options.packed());
     if let Some(warm) = warm.filter(|warm| !warm.is_empty() && warm.shape != header.recipe.shape) {
         return Err(Error::option(
             "warm_start",
@@ -34,7 +35,7 @@ pub(crate) fn rows(
     }
     if warm.is_none() && options.init == Init::Real && options.is_ipc_each() && header.reservoir < ipc {
         return Err(Error::Sketch(format!(
-            "init => 'real' starts from {ipc} real rows a class (ipc), the sketch keeps {}; make it with reservoir_per_class => {ipc}, or \
+            "init => 'real' starts from {ipc} real rows a class (ipc, and mosaic), the sketch keeps {}; make it with reservoir_per_class => {ipc}, or \
              use init => 'noise'",
             header.reservoir
         )));
@@ -52,7 +53,14 @@ pub(crate) fn rows(
         let cold = count - (out.len() - from) / input_len.max(1);
         match options.init {
             _ if cold == 0 => {}
-            Init::Real => real(label, sketch, cold, scaling, &mut stream, &mut out)?,
+            Init::Real => match mosaic {
+                None => real(label, sketch, cold, scaling, &mut stream, &mut out)?,
+                Some(mosaic) => {
+                    let mut pictures = vec![];
+                    real(label, sketch, cold * mosaic.count(), scaling, &mut stream, &mut pictures)?;
+                    out.extend(mosaic.pack(&pictures));
+                }
+            },
             Init::Noise => out.extend(random::normal(&mut stream, cold * input_len)),
         }
         scaling.project(&mut out[from..]);
@@ -113,7 +121,7 @@ mod tests {
     }
 
     fn start(init: Init, reservoir: usize) -> Result<Vec<f32>> {
-        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() }, &[3, 3], None)
+        rows(&sketches(reservoir), &Options { ipc: 3, init, ..Options::default() }, &[3, 3], None, None)
     }
 
     #[test]
@@ -135,7 +143,7 @@ mod tests {
     #[test]
     fn classes_may_get_different_numbers_of_rows_and_more_than_the_sketch_keeps() {
         let options = Options { rows: Some(7), ..Options::default() };
-        let uneven = rows(&sketches(2), &options, &[6, 1], None).unwrap();
+        let uneven = rows(&sketches(2), &options, &[6, 1], None, None).unwrap();
         assert_eq!(uneven.len(), 7 * 6);
         // What a class starts from doesn't depend on the others, nor on how many more it gets.
         assert_eq!(uneven[..12], start(Init::Real, 4).unwrap()[..12]);
@@ -158,13 +166,13 @@ mod tests {
         let labels = vec![Label::Int(1), Label::Int(1), Label::Int(9)];
         let warm = Rows { shape: Shape::Vector { len: 6 }, values, labels, exact: vec![], skipped: 0 };
         let options = Options { ipc: 3, ..Options::default() };
-        let found = rows(&sketches(4), &options, &[3, 3], Some(&warm)).unwrap();
+        let found = rows(&sketches(4), &options, &[3, 3], None, Some(&warm)).unwrap();
         let cold = start(Init::Real, 4).unwrap();
         assert_eq!(found[..18], cold[..18]);
         assert_eq!(found[18..30], [5.0 * 0.125 - 1.0; 12]);
         assert_eq!(found[30..], cold[18..24]);
         let other = Rows { shape: Shape::Vector { len: 3 }, values: vec![0.0; 9], ..warm };
-        let e = rows(&sketches(4), &options, &[3, 3], Some(&other)).unwrap_err().to_string();
+        let e = rows(&sketches(4), &options, &[3, 3], None, Some(&other)).unwrap_err().to_string();
         assert!(e.contains("'warm_start'") && e.contains("vector of 3") && e.contains("vector of 6"), "{e}");
     }
 

@@ -9,6 +9,7 @@ mod missing;
 mod optimizer;
 mod recipe;
 mod selection;
+mod unpack;
 
 pub use batch::output_schema;
 pub use labels::SoftLabels;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
 use crate::objective::{Groups, Ridge, one_hot};
 use crate::options::{LabelKind, Options, Term};
-use crate::rows::{Label, Rows, Shape};
+use crate::rows::{Label, Mosaic, Rows, Shape};
 use crate::sketch::Sketches;
 
 /// Synthetic rows, sorted by label, in the input's units.
@@ -29,13 +30,14 @@ use crate::sketch::Sketches;
 pub struct Synthetic {
     /// The shape of every row.
     pub shape: Shape,
-    /// `[labels.len(), shape.len()]`.
+    /// `[labels.len(), shape.len()]`; with option `mosaic`, each of them holds several pictures.
     pub values: Vec<f32>,
     /// Of real rows that were chosen, their numbers as they were read; see [`Rows::exact`](crate::rows::Rows::exact).
     pub exact: Vec<u8>,
     /// One label a row.
     pub labels: Vec<Label>,
-    /// Of each row its shares of the classes, in the order of the sketches' labels, where labels are learned; `labels` have the largest ones.
+    /// Of each row its shares of the classes, in the order of the sketches' labels, where labels are learned; `labels` have the largest ones. Of rows that hold several
+    /// pictures, those of each picture.
     pub soft: Option<SoftLabels>,
     /// How many real rows of its class each row stands for.
     pub weights: Vec<f64>,
@@ -80,11 +82,16 @@ pub fn synthesize_from(
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
+    let mosaic = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?;
+    let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
     let (values, exact, soft) = if options.method.selects() {
-        let (values, exact) = selection::rows(sketches, options, &allotment, observer)?;
-        (values, exact, None)
+        let (values, exact) = selection::rows(sketches, options, &decoded, observer)?;
+        match mosaic {
+            Some(mosaic) => (mosaic.pack(&values), vec![], None),
+            None => (values, exact, None),
+        }
     } else {
-        let (values, soft) = optimized(sketches, options, &allotment, start, observer)?;
+        let (values, soft) = optimized(sketches, options, &allotment, mosaic, start, observer)?;
         (values, vec![], soft)
     };
     let classes = || sketches.classes.iter().zip(&allotment);
@@ -99,24 +106,27 @@ pub fn synthesize_from(
     })
 }
 
-/// Optimized rows in the input's units.
+/// Optimized rows in the input's units, `allotment` of each class as they are stored.
 fn optimized(
     sketches: &Sketches,
     options: &Options,
     allotment: &[usize],
+    mosaic: Option<Mosaic>,
     start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
-    let groups = Groups::new(allotment);
-    let recipe = Recipe::choose(options, &sketches.header, groups.rows().div_ceil(groups.classes().max(1)))?;
-    let start = init::rows(sketches, options, allotment, start)?;
+    let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
+    let groups = Groups::new(&decoded);
+    let stored = allotment.iter().sum::<usize>();
+    let recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(groups.classes().max(1)))?;
+    let start = init::rows(sketches, options, allotment, mosaic, start)?;
     let (values, soft) = if recipe.steps == 0 {
         let soft = options.label_kind == LabelKind::Soft;
         let given = soft.then(|| SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups));
         (start, given.transpose()?)
     } else {
         let pool = pool(sketches, options)?;
-        descent::Descent::new(sketches, options, &recipe, &pool, groups)?.run(start, observer)?
+        descent::Descent::new(sketches, options, &recipe, &pool, groups, mosaic)?.run(start, observer)?
     };
     Ok((missing::reproduced(sketches, allotment, values), soft))
 }
@@ -140,7 +150,8 @@ fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
 pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
     let allotment = allotment::of(sketches, options)?;
     let networks = sketches.header.recipe.network_bytes(!options.method.selects());
-    let rows = allotment.iter().sum::<usize>() * sketches.header.recipe.input_shape().len() * size_of::<f32>();
+    let rows = allotment.iter().sum::<usize>() * options.packed();
+    let rows = rows * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     let ridge = options.loss_terms().has(Term::Ridge);
     let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
     Ok(match options.method.selects() {

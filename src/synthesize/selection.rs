@@ -108,7 +108,7 @@ impl Embedding {
         let mut features = vec![0.0; sketch.reservoir.rows.len() * mean.len()];
         let batches = sketch.reservoir.rows.chunks(MICRO_BATCH);
         for (batch, to) in batches.zip(features.chunks_mut(MICRO_BATCH * mean.len().max(1))) {
-            let rows = pool.scale(&batch.iter().flat_map(|row| &row.values).copied().collect::<Vec<_>>())?;
+            let rows = pool.scale(&batch.iter().flat_map(|row| row.values.iter()).copied().collect::<Vec<_>>())?;
             for (member, factor) in factors.iter().enumerate() {
                 let of_member: Vec<f32> = pool.features(member, &rows, wants)?.flatten_all()?.to_vec1()?;
                 let from = member * feature_len..(member + 1) * feature_len;

@@ -147,8 +147,9 @@ fn the_gradient_in_parts_is_the_gradient_at_once() {
     let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
     let recipe = Recipe::choose(&options, &sketches.header, 2).unwrap();
     let allotment = [3, 1, 2];
-    let mut descent = descent::Descent::new(&sketches, &options, &recipe, &pool, Groups::new(&allotment)).unwrap();
-    let start = init::rows(&sketches, &options, &allotment, None).unwrap();
+    let mut descent =
+        descent::Descent::new(&sketches, &options, &recipe, &pool, Groups::new(&allotment), None).unwrap();
+    let start = init::rows(&sketches, &options, &allotment, None, None).unwrap();
     let var = Var::from_vec(start, (6, 1, 8, 8), &Device::Cpu).unwrap();
     let labels = Var::from_tensor(&objective::one_hot(&Groups::new(&allotment), &Device::Cpu).unwrap()).unwrap();
     let mut of = |rows_at_once: usize| {
@@ -228,7 +229,7 @@ fn selection_methods_give_real_rows_of_each_class_unchanged_and_none_twice() {
 fn a_random_choice_is_the_start_of_the_reservoir() {
     let options = selection(Method::Random);
     let sketches = sketches(&options, &pictures(60));
-    let first = |s: &ClassSketch| s.reservoir.rows[..4].iter().flat_map(|r| r.values.clone()).collect::<Vec<_>>();
+    let first = |s: &ClassSketch| s.reservoir.rows[..4].iter().flat_map(|r| r.values.to_vec()).collect::<Vec<_>>();
     let expected: Vec<f32> = sketches.classes.values().flat_map(first).collect();
     assert_eq!(run(&sketches, &options).0.values, expected);
 }
@@ -352,7 +353,7 @@ fn classes_of_different_size_become_their_classes_too() {
             sketch.count *= factor;
             for member in &mut sketch.members {
                 let sums = [&mut member.embedding, &mut member.cos, &mut member.sin];
-                sums.into_iter().flatten().for_each(|sum| *sum *= factor as i64);
+                sums.into_iter().flat_map(|sums| sums.iter_mut()).for_each(|sum| *sum *= factor as i64);
             }
         }
         let options = Options { allocation: Allocation::Proportional, ..options };

@@ -4,7 +4,7 @@ use super::Folder;
 fn help_is_what_users_read() {
     let folder = Folder::new();
     let mut text = folder.succeeds(["--help"]);
-    for command in ["run", "sql", "evaluate", "pool", "inspect"] {
+    for command in ["run", "sql", "evaluate", "pool", "unpack", "inspect"] {
         text += &format!("\n=== distill {command} --help\n\n{}", folder.succeeds([command, "--help"]));
     }
     text += &format!("\n=== distill pool create --help\n\n{}", folder.succeeds(["pool", "create", "--help"]));

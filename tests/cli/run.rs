@@ -110,3 +110,26 @@ fn ctrl_c_cancels_and_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert_eq!(folder.names(), ["test.parquet", "train.parquet"]);
 }
+
+#[test]
+fn pictures_that_hold_several_are_unpacked_and_evaluated_as_what_they_hold() {
+    let folder = Folder::new();
+    folder.succeeds([&small_run("train.parquet", "packed.parquet")[..], &["--mosaic", "2"]].concat());
+    let said = folder.succeeds(["unpack", "packed.parquet", "-o", "rows.parquet"]);
+    assert!(said.contains("24 rows of 6 stored ones"), "{said}");
+    let inspect = |file: &str| json(&folder.succeeds(["inspect", file, "--json"]));
+    assert_eq!((&inspect("packed.parquet")["rows"], &inspect("rows.parquet")["rows"]), (&6.into(), &24.into()));
+    assert_eq!(inspect("packed.parquet")["mosaic"], 2);
+    // The names of classes came along.
+    assert_eq!(inspect("rows.parquet")["classes"][2]["name"], "below");
+    let args = ["--test", "test.parquet", "--network", "linear", "--epochs", "20", "--repeats", "1", "--json"];
+    let report = |file: &str| json(&folder.succeeds([&["evaluate", file], &args[..]].concat()));
+    let (packed, unpacked) = (report("packed.parquet"), report("rows.parquet"));
+    assert_eq!((&packed["rows"], &packed["stored_rows"]), (&24.into(), &6.into()));
+    assert_eq!((&unpacked["rows"], &unpacked["stored_rows"]), (&24.into(), &24.into()));
+    // The written pictures are rounded to 8 bits.
+    let loss = |report: &serde_json::Value| report["losses"][0].as_f64().unwrap();
+    assert!((loss(&packed) - loss(&unpacked)).abs() < 0.02, "{packed} {unpacked}");
+    assert!(folder.fails(["unpack", "train.parquet", "-o", "x.parquet"]).contains("mosaic => 2"));
+    assert!(!folder.path("x.parquet").exists());
+}

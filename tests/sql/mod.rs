@@ -6,6 +6,7 @@ mod determinism;
 mod failures;
 mod imbalance;
 mod memory;
+mod mosaic;
 mod output;
 mod plans;
 mod queries;

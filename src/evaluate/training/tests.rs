@@ -19,7 +19,7 @@ fn toy(rows_per_class: usize, seed: u64, picture: bool) -> Dataset {
         labels.push(class);
     }
     let shape = if picture { Shape::Picture { channels: 1, height: 8, width: 8 } } else { Shape::Vector { len: 64 } };
-    Dataset { shape, values, labels, classes: (0..3).map(Label::Int).collect(), soft: None }
+    Dataset { shape, values, labels, classes: (0..3).map(Label::Int).collect(), soft: None, packed: 1 }
 }
 
 fn config(network: NetworkKind) -> EvaluateConfig {
