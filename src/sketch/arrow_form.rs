@@ -49,7 +49,8 @@ use crate::arrow::datatypes::{DataType, Field, Fields};
 use crate::error::{Error, Result};
 use crate::sketch::moments::UNITS;
 use crate::sketch::{
-    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MemberSums, MomentsHeader, Origin,
+    COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, LeftSums, MemberSums,
+    MomentsHeader, Origin,
 };
 
 /// The struct's type; the same for every pool (sums are LargeList).
@@ -149,6 +150,21 @@ pub(super) fn list(data_type: DataType) -> DataType {
 
 /// Sketches as an array of [`data_type`].
 pub fn to_array(header: &Header, sketches: &[ClassSketch]) -> Result<StructArray> {
+    with_extractors(header, sketches, extractors(sketches)?)
+}
+
+/// [`to_array`] of sketches whose sums, but for second moments, are `left`, of the lengths that `header` says.
+pub(crate) fn with_left_sums(header: &Header, sketches: &[ClassSketch], left: LeftSums) -> Result<StructArray> {
+    let members = || sketches.iter().map(|s| s.members.len());
+    let count = members().sum::<usize>();
+    let sums = |values: Vec<i64>, length: usize| lists(Arc::new(Int64Array::from(values)), (0..count).map(|_| length));
+    let (features, frequencies) = (header.recipe.feature_len(), header.frequencies);
+    let columns = vec![sums(left.embedding, features)?, sums(left.cos, frequencies)?, sums(left.sin, frequencies)?];
+    let structs = StructArray::try_new_with_length(extractor_fields(), columns, None, count)?;
+    with_extractors(header, sketches, lists(Arc::new(structs), members())?)
+}
+
+fn with_extractors(header: &Header, sketches: &[ClassSketch], extractors: ArrayRef) -> Result<StructArray> {
     let n = sketches.len();
     let recipe = serde_json::to_string(&header.recipe)
         .map_err(|e| Error::Sketch(format!("the pool's recipe can't be written: {e}")))?;
@@ -180,7 +196,7 @@ pub fn to_array(header: &Header, sketches: &[ClassSketch]) -> Result<StructArray
         of(|s| s.count),
         of(|s| s.clipped),
         missing(sketches)?,
-        extractors(sketches)?,
+        extractors,
         thresholds(sketches)?,
         reservoirs(sketches)?,
         sections(header, sketches)?,

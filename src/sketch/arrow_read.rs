@@ -1,6 +1,6 @@
 //! An Arrow struct that anyone may have written flows in; a sketch, every part of it checked, or an error that names the field flows out.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use crate::arrow::buffer::ScalarBuffer;
@@ -8,12 +8,13 @@ use crate::arrow::compute::{CastOptions, cast_with_options};
 use crate::arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
 use crate::extract::PoolRecipe;
-use crate::kernels::sums::all_finite;
+use crate::kernels::sums::{all_finite, within};
 use crate::options::Moments;
 use crate::sketch::arrow_form::{
     MomentParameters, SECOND_MOMENTS, extractor_fields, feature_fields, kept_fields, list, section_fields,
 };
 use crate::sketch::moments::{UNITS, rows_after};
+use crate::sketch::sums::limits;
 use crate::sketch::{
     COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, MAX_COUNT, MemberSums,
     MomentsHeader, Origin, OriginFeature, Reservoir, schema_bytes,
@@ -116,10 +117,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Whether row `other`, which was read, says the same of how it was made.
     fn has_the_header_of(&self, other: usize) -> bool {
-        HEADER.iter().all(|name| {
-            let column = self.array.column_by_name(name);
-            column.is_some_and(|column| column.slice(self.row, 1) == column.slice(other, 1))
-        })
+        let same = |column: &ArrayRef| same(column, self.row, other);
+        HEADER.iter().all(|name| self.array.column_by_name(name).is_some_and(same))
     }
 
     /// The row's value of a field, as an array of length 1 and of type `data_type`, without NULLs.
@@ -201,7 +200,7 @@ impl Reader<'_> {
         let Some(bytes) = self.optional("source_schema", &DataType::LargeBinary)? else { return Ok(None) };
         let bytes = bytes.as_binary::<i64>().value(0);
         let schema = schema_bytes::read(bytes).map_err(|message| damaged("source_schema", message))?;
-        let structs = self.list("features", DataType::Struct(feature_fields()))?;
+        let structs = self.list("features", &TYPES.features)?;
         let structs = structs.as_struct();
         let column = |name: &str, data_type: &DataType| {
             let column = structs.column_by_name(name).ok_or_else(|| damaged(&format!("features.{name}"), "missing"))?;
@@ -269,7 +268,7 @@ impl Reader<'_> {
     }
 
     fn missing(&self, header: &Header, count: u64) -> Result<Vec<u64>> {
-        let values = self.list("missing", DataType::Int64)?;
+        let values = self.list("missing", &TYPES.integers)?;
         let values = values.as_primitive::<Int64Type>().values();
         let expected = header.missing().len();
         if values.len() != expected {
@@ -280,7 +279,7 @@ impl Reader<'_> {
     }
 
     fn members(&self, header: &Header, count: u64) -> Result<Vec<MemberSums>> {
-        let structs = self.list("extractors", DataType::Struct(extractor_fields()))?;
+        let structs = self.list("extractors", &TYPES.extractors)?;
         let structs = structs.as_struct();
         let expected = header.recipe.extractors;
         if structs.len() != expected {
@@ -289,9 +288,12 @@ impl Reader<'_> {
         let column = |name: &str| {
             let path = format!("extractors.{name}");
             let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
-            numbers::<Int64Type>(&path, &without_nulls(&path, column, &list(DataType::Int64))?)
+            numbers::<Int64Type>(&path, &without_nulls(&path, column, &TYPES.integers)?)
         };
-        let (embedding, cos, sin) = (column("embedding")?, column("cos")?, column("sin")?);
+        let columns = [column("embedding")?, column("cos")?, column("sin")?];
+        // All at once, as they lie one after the other.
+        let plausible = columns.iter().zip(limits(count)).all(|((_, all), limit)| within(all, limit));
+        let [(embedding, _), (cos, _), (sin, _)] = columns;
         let (features, frequencies) = (header.recipe.feature_len(), header.frequencies);
         let mut members = Vec::with_capacity(expected);
         for (i, ((embedding, cos), sin)) in embedding.into_iter().zip(cos).zip(sin).enumerate() {
@@ -305,7 +307,7 @@ impl Reader<'_> {
             }
             let (embedding, cos, sin) = (embedding.into(), cos.into(), sin.into());
             let member = MemberSums { embedding, cos, sin, ..MemberSums::default() };
-            if let Some((name, at, sum)) = member.too_large(count) {
+            if !plausible && let Some((name, at, sum)) = member.too_large(count) {
                 let path = format!("extractors[{i}].{name}");
                 return Err(damaged(&path, format!("sum {at} is {sum}, too large for {count} rows")));
             }
@@ -316,7 +318,7 @@ impl Reader<'_> {
 
     /// The sections; one that this version doesn't know is refused.
     fn moments(&self, recipe: &PoolRecipe) -> Result<Option<ReadMoments>> {
-        let structs = self.list("sections", DataType::Struct(section_fields()))?;
+        let structs = self.list("sections", &TYPES.sections)?;
         let structs = structs.as_struct();
         let column = |name: &str, data_type: &DataType| {
             let path = format!("sections.{name}");
@@ -359,7 +361,7 @@ impl Reader<'_> {
         if lists.len() != extractors {
             return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
         }
-        let sums = numbers::<Int64Type>("sections.integers", &lists)?;
+        let (sums, _) = numbers::<Int64Type>("sections.integers", &lists)?;
         let expected = said.header.len();
         if let Some((i, sums)) = sums.iter().enumerate().find(|(_, s)| s.len() != expected && !s.is_empty()) {
             return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", sums.len())));
@@ -368,7 +370,7 @@ impl Reader<'_> {
     }
 
     fn reservoir(&self, header: &Header, count: u64) -> Result<Reservoir> {
-        let structs = self.list("reservoir", DataType::Struct(kept_fields()))?;
+        let structs = self.list("reservoir", &TYPES.reservoir)?;
         let structs = structs.as_struct();
         if structs.len() > header.reservoir {
             let (found, most) = (structs.len(), header.reservoir);
@@ -378,8 +380,9 @@ impl Reader<'_> {
             |name: &str| structs.column_by_name(name).ok_or_else(|| damaged(&format!("reservoir.{name}"), "missing"));
         let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
         let copies = without_nulls("reservoir.copies", column("copies")?, &DataType::Int64)?;
-        let rows = without_nulls("reservoir.values", column("values")?, &list(DataType::Float32))?;
-        let rows = numbers::<Float32Type>("reservoir.values", &rows)?;
+        let rows = without_nulls("reservoir.values", column("values")?, &TYPES.floats)?;
+        let (rows, all) = numbers::<Float32Type>("reservoir.values", &rows)?;
+        let finite = self.bound.is_none() && all_finite(&all);
         let exact = without_nulls("reservoir.exact", column("exact")?, &DataType::LargeBinary)?;
         let exact = exact.as_binary::<i64>();
         let mut reservoir = Reservoir::new(header.reservoir);
@@ -407,7 +410,7 @@ impl Reader<'_> {
             }
             let values = &rows[i];
             let expected = header.recipe.shape.len();
-            if values.len() != expected || !all_finite(values) {
+            if values.len() != expected || !(finite || all_finite(values)) {
                 return Err(damaged(&path(), format!("expected {expected} finite numbers")));
             }
             let exact = match exact.value(i) {
@@ -426,22 +429,73 @@ impl Reader<'_> {
         Ok(reservoir)
     }
 
-    /// The items of the row's list in field `name`.
-    fn list(&self, name: &str, items: DataType) -> Result<ArrayRef> {
-        let column = self.column(name, &list(items.clone()))?;
-        without_nulls(name, &column.as_list::<i64>().value(0), &items)
+    /// The items of the row's list in field `name`, which is of type `lists`.
+    fn list(&self, name: &str, lists: &DataType) -> Result<ArrayRef> {
+        let column = self.column(name, lists)?;
+        let items = column.as_list::<i64>().value(0);
+        if items.logical_null_count() > 0 { Err(damaged(name, "NULL inside")) } else { Ok(items) }
     }
 }
 
-/// The numbers of each of `lists`, LargeLists of `T`, in the array's own memory; an error if one is NULL.
-fn numbers<T: ArrowPrimitiveType>(name: &str, lists: &ArrayRef) -> Result<Vec<ScalarBuffer<T::Native>>> {
+/// The types of fields, made once.
+struct Types {
+    integers: DataType,
+    floats: DataType,
+    features: DataType,
+    extractors: DataType,
+    reservoir: DataType,
+    sections: DataType,
+}
+
+static TYPES: LazyLock<Types> = LazyLock::new(|| Types {
+    integers: list(DataType::Int64),
+    floats: list(DataType::Float32),
+    features: list(DataType::Struct(feature_fields())),
+    extractors: list(DataType::Struct(extractor_fields())),
+    reservoir: list(DataType::Struct(kept_fields())),
+    sections: list(DataType::Struct(section_fields())),
+});
+
+/// Whether `array` has the same in rows `a` and `b`: of the types that sketches are written with without making arrays of one row.
+fn same(array: &ArrayRef, a: usize, b: usize) -> bool {
+    if array.is_null(a) || array.is_null(b) {
+        return array.is_null(a) && array.is_null(b);
+    }
+    match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().value(a) == array.as_string::<i32>().value(b),
+        DataType::LargeBinary => array.as_binary::<i64>().value(a) == array.as_binary::<i64>().value(b),
+        DataType::Boolean => array.as_boolean().value(a) == array.as_boolean().value(b),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(a) == array.as_primitive::<Int64Type>().value(b),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(a) == array.as_primitive::<UInt64Type>().value(b),
+        DataType::Float64 => {
+            array.as_primitive::<Float64Type>().value(a) == array.as_primitive::<Float64Type>().value(b)
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().all(|column| same(column, a, b)),
+        DataType::LargeList(_) => {
+            let lists = array.as_list::<i64>();
+            let (offsets, items) = (lists.value_offsets(), lists.values());
+            let list = |row: usize| offsets[row] as usize..offsets[row + 1] as usize;
+            list(a).len() == list(b).len() && list(a).zip(list(b)).all(|(a, b)| same(items, a, b))
+        }
+        _ => array.slice(a, 1) == array.slice(b, 1),
+    }
+}
+
+/// The numbers of each of `lists`, LargeLists of `T`, in the array's own memory, and those of all lists, one after the other; an error if one is NULL.
+#[allow(clippy::type_complexity)]
+fn numbers<T: ArrowPrimitiveType>(
+    name: &str,
+    lists: &ArrayRef,
+) -> Result<(Vec<ScalarBuffer<T::Native>>, ScalarBuffer<T::Native>)> {
     let lists = lists.as_list::<i64>();
-    let offsets: Vec<usize> = lists.value_offsets().iter().map(|offset| *offset as usize).collect();
-    let (Some(first), Some(end)) = (offsets.first(), offsets.last()) else { return Ok(vec![]) };
+    let offsets = lists.value_offsets();
+    let (Some(first), Some(end)) = (offsets.first(), offsets.last()) else { return Ok((vec![], vec![].into())) };
+    let first = *first as usize;
     // What other rows of the column have isn't looked at.
-    let values = without_nulls(name, &lists.values().slice(*first, end - first), &T::DATA_TYPE)?;
+    let values = without_nulls(name, &lists.values().slice(first, *end as usize - first), &T::DATA_TYPE)?;
     let values = values.as_primitive::<T>().values();
-    Ok(offsets.windows(2).map(|list| values.slice(list[0] - first, list[1] - list[0])).collect())
+    let of = |list: &[i64]| values.slice(list[0] as usize - first, (list[1] - list[0]) as usize);
+    Ok((offsets.windows(2).map(of).collect(), values.clone()))
 }
 
 /// `array` cast to `data_type`; an error if it can't be or if an item is NULL.

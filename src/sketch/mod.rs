@@ -14,6 +14,7 @@ mod shared;
 mod sketcher;
 mod sums;
 
+pub(crate) use arrow_form::with_left_sums;
 pub use arrow_form::{data_type, is_sketch, to_array};
 pub use arrow_read::{SketchColumn, from_array};
 pub use distance::{Distance, distance};
@@ -27,6 +28,7 @@ pub(crate) use schema_bytes::{read as schema_from_bytes, write as schema_to_byte
 pub use shared::Shared;
 pub(crate) use sketcher::working_bytes;
 pub use sketcher::{FoldTimes, MICRO_BATCH, Sketcher};
+pub(crate) use sums::LeftSums;
 pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COUNT, MemberSums};
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //!
 //! Integer addition is associative: any order, any split and any merge tree of the same rows give the same bits.
 
+use crate::arrow::buffer::ScalarBuffer;
 use crate::error::{Error, Result};
 pub use crate::kernels::COS_SCALE;
 use crate::kernels::sincos::fixed;
@@ -67,7 +68,7 @@ impl MemberSums {
     }
 
     /// The first sum that is too large for `count` rows: its name, its position and the sum.
-    pub(crate) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
+    pub(super) fn too_large(&self, count: u64) -> Option<(&'static str, usize, i64)> {
         self.by_name().into_iter().zip(limits(count)).find_map(|((name, sums), limit)| {
             if sums::within(sums, limit) {
                 return None;
@@ -75,23 +76,6 @@ impl MemberSums {
             let at = sums.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs())?;
             Some((name, at, sums[at]))
         })
-    }
-
-    /// The sums of `count` rows that are left once those of `part`, of the same lengths, are taken back, but for the second moments; or the first sum that so many rows
-    /// can't have: its name, its position and the sum.
-    fn without(&self, part: &MemberSums, count: u64) -> std::result::Result<MemberSums, (&'static str, usize, i64)> {
-        let mut left = MemberSums::default();
-        let to = [&mut left.embedding, &mut left.cos, &mut left.sin];
-        let sums = self.by_name().into_iter().zip(part.by_name());
-        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
-            let mut rest = vec![0; here.len()];
-            if !sums::difference(here, there, limit, &mut rest) {
-                let at = rest.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
-                return Err((name, at, rest[at]));
-            }
-            *to = rest.into();
-        }
-        Ok(left)
     }
 
     fn by_name(&self) -> [(&'static str, &[i64]); 3] {
@@ -110,6 +94,55 @@ impl MemberSums {
     }
 }
 
+/// The sums, but for second moments, that are left of sketches of which parts were taken back, one extractor after the other: as Arrow wants them.
+#[derive(Debug, Default)]
+pub(crate) struct LeftSums {
+    pub(crate) embedding: Vec<i64>,
+    pub(crate) cos: Vec<i64>,
+    pub(crate) sin: Vec<i64>,
+}
+
+impl LeftSums {
+    /// Room for those of `sketches` of the form of `like`.
+    pub(crate) fn for_sketches(sketches: usize, like: &ClassSketch) -> Self {
+        let [features, frequencies, _] = like.members.first().map_or([0; 3], MemberSums::lengths);
+        let room = |length: usize| Vec::with_capacity(sketches * like.members.len() * length);
+        Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies) }
+    }
+
+    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths, of `count` rows; or gives the first sum that so many rows can't have: its name, its
+    /// position and the sum.
+    fn push(
+        &mut self,
+        whole: &MemberSums,
+        part: &MemberSums,
+        count: u64,
+    ) -> std::result::Result<(), (&'static str, usize, i64)> {
+        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
+        let sums = whole.by_name().into_iter().zip(part.by_name());
+        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
+            let from = to.len();
+            to.resize(from + here.len(), 0);
+            let left = &mut to[from..];
+            if !sums::difference(here, there, limit, left) {
+                let at = left.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
+                return Err((name, at, left[at]));
+            }
+        }
+        Ok(())
+    }
+
+    fn lengths(&self) -> [usize; 3] {
+        [self.embedding.len(), self.cos.len(), self.sin.len()]
+    }
+
+    fn truncate(&mut self, [embedding, cos, sin]: [usize; 3]) {
+        self.embedding.truncate(embedding);
+        self.cos.truncate(cos);
+        self.sin.truncate(sin);
+    }
+}
+
 /// Second moments without those of a part; either may be empty, which is all 0, and so is the result where it would be.
 fn difference_of_moments(here: &[i64], there: &[i64]) -> Shared<i64> {
     if here.is_empty() && there.is_empty() {
@@ -124,7 +157,7 @@ fn difference_of_moments(here: &[i64], there: &[i64]) -> Shared<i64> {
 }
 
 /// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units.
-fn limits(count: u64) -> [i64; 3] {
+pub(super) fn limits(count: u64) -> [i64; 3] {
     let of = |unit: f64| (count * fixed(unit).unsigned_abs()) as i64;
     [of(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE), of(COS_SCALE), of(COS_SCALE)]
 }
@@ -182,6 +215,32 @@ impl ClassSketch {
     /// Refuses what can't be part of this one: more rows, clipped values or missing values than there are here, a row that isn't here, sums
     /// that the rows left can't have.
     pub fn subtract(&mut self, part: &ClassSketch) -> Result<()> {
+        let lengths: Vec<[usize; 3]> = self.members.iter().map(MemberSums::lengths).collect();
+        let mut left = LeftSums::for_sketches(1, self);
+        self.subtract_to(part, &mut left)?;
+        let (embedding, cos, sin) =
+            (ScalarBuffer::from(left.embedding), ScalarBuffer::from(left.cos), ScalarBuffer::from(left.sin));
+        let mut from = [0; 3];
+        for (member, lengths) in self.members.iter_mut().zip(lengths) {
+            member.embedding = embedding.slice(from[0], lengths[0]).into();
+            member.cos = cos.slice(from[1], lengths[1]).into();
+            member.sin = sin.slice(from[2], lengths[2]).into();
+            from.iter_mut().zip(lengths).for_each(|(from, length)| *from += length);
+        }
+        Ok(())
+    }
+
+    /// [`ClassSketch::subtract`], with the sums that are left, but for second moments, appended to `left`; this one has none then. On an error neither has changed.
+    pub(crate) fn subtract_to(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<()> {
+        let before = left_sums.lengths();
+        let done = self.take_back(part, left_sums);
+        if done.is_err() {
+            left_sums.truncate(before);
+        }
+        done
+    }
+
+    fn take_back(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<()> {
         self.check_shape(part)?;
         let left = |what: &str, here: u64, there: u64| {
             here.checked_sub(there).ok_or_else(|| {
@@ -206,12 +265,14 @@ impl ClassSketch {
         };
         let mut members = Vec::with_capacity(self.members.len());
         for (n, (here, there)) in self.members.iter().zip(&part.members).enumerate() {
-            let mut member = match here.without(there, count) {
-                Ok(member) => member,
-                Err((name, at, sum)) => return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]")),
+            if let Err((name, at, sum)) = left_sums.push(here, there, count) {
+                return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
+            }
+            let member = MemberSums {
+                moments: difference_of_moments(&here.moments, &there.moments),
+                moments_clipped: left("clipped second moments", here.moments_clipped, there.moments_clipped)?,
+                ..MemberSums::default()
             };
-            member.moments = difference_of_moments(&here.moments, &there.moments);
-            member.moments_clipped = left("clipped second moments", here.moments_clipped, there.moments_clipped)?;
             // The dimensions follow from the length: dim * (dim + 1) / 2 of them.
             let dim = (2 * member.moments.len()).isqrt();
             if let Some((at, sum)) = member.impossible_moment(moment_rows, dim) {

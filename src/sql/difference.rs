@@ -11,7 +11,7 @@ use super::sketch_values::sketch_arguments;
 use crate::arrow::array::{Array, ArrayRef, new_null_array};
 use crate::arrow::compute::concat;
 use crate::arrow::datatypes::DataType;
-use crate::sketch::{self, ClassSketch, Header, SketchColumn};
+use crate::sketch::{self, ClassSketch, Header, LeftSums, SketchColumn};
 
 /// The function's name.
 pub(super) const NAME: &str = "distill_difference";
@@ -55,7 +55,7 @@ impl ScalarUDFImpl for Difference {
         let (mut wholes, mut taken) = (SketchColumn::new(sketches), SketchColumn::new(parts));
         let mut out: Vec<ArrayRef> = vec![];
         // Rows made with one header, as those of a column are, go to Arrow together.
-        let mut together: Option<(Header, Vec<ClassSketch>)> = None;
+        let mut together: Option<Together> = None;
         // The headers that were joined last, and what they are together.
         let mut joined: Option<(Header, Header, Header)> = None;
         for row in 0..sketches.len() {
@@ -78,13 +78,15 @@ impl ScalarUDFImpl for Difference {
                 (ours, _) => ours,
             };
             let Some(header) = header else { return internal_err!("a sketch without a header") };
-            if let Some(part) = &part {
-                rest.subtract(part)?;
+            if together.as_ref().is_none_or(|together| together.header != *header) {
+                let left = LeftSums::for_sketches(sketches.len() - row, &rest);
+                let new = Together { header: header.clone(), sketches: vec![], left };
+                flush(together.replace(new), &mut out)?;
             }
-            match &mut together {
-                Some((own, sketches)) if own == header => sketches.push(rest),
-                _ => flush(together.replace((header.clone(), vec![rest])), &mut out)?,
-            }
+            let Some(together) = &mut together else { return internal_err!("sketches of no header") };
+            let part = part.unwrap_or_else(|| ClassSketch::empty(header));
+            rest.subtract_to(&part, &mut together.left)?;
+            together.sketches.push(rest);
         }
         flush(together, &mut out)?;
         let out: Vec<&dyn Array> = out.iter().map(|a| a.as_ref()).collect();
@@ -96,10 +98,17 @@ impl ScalarUDFImpl for Difference {
     }
 }
 
+/// Sketches that share a header, and their sums.
+struct Together {
+    header: Header,
+    sketches: Vec<ClassSketch>,
+    left: LeftSums,
+}
+
 /// Appends sketches that share a header.
-fn flush(sketches: Option<(Header, Vec<ClassSketch>)>, out: &mut Vec<ArrayRef>) -> Result<()> {
-    if let Some((header, sketches)) = sketches {
-        out.push(Arc::new(sketch::to_array(&header, &sketches)?));
+fn flush(together: Option<Together>, out: &mut Vec<ArrayRef>) -> Result<()> {
+    if let Some(Together { header, sketches, left }) = together {
+        out.push(Arc::new(sketch::with_left_sums(&header, &sketches, left)?));
     }
     Ok(())
 }

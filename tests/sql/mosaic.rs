@@ -114,7 +114,7 @@ async fn what_is_no_picture_or_too_small_is_refused_by_name() {
         ("SELECT * FROM unpack(t, mosaic => 'x')", ["'mosaic'", "x"]),
         ("SELECT * FROM unpack((SELECT 1 AS a, 2 AS b, 'x' AS label), mosaic => 2)", ["pictures", "unpack"]),
         (
-            "SELECT * FROM distill((SELECT label, distill_sketch_agg(image, 'extractors=2 width=8 reservoir_per_class=3') AS s FROM t GROUP BY label), ipc => 1, mosaic => 2)",
+            "SELECT * FROM distill((SELECT label, distill_sketch_agg(image, 'ipc=1 extractors=2 width=8 reservoir_per_class=3') AS s FROM t GROUP BY label), ipc => 1, mosaic => 2)",
             ["reservoir_per_class => 4", "mosaic"],
         ),
     ] {
