@@ -16,20 +16,29 @@ pub(crate) fn within(sums: &[i64], limit: i64) -> bool {
     signs >= 0
 }
 
-/// Adds `from` to `to`, of the same length.
-pub(crate) fn add(to: &mut [i64], from: &[i64]) {
+/// Adds `from` to `to`, of the same length; gives whether all of `from` is within +-`limit`, at most 2^62. Sums that overflow wrap around: [`subtract`] takes them back.
+pub(crate) fn add(to: &mut [i64], from: &[i64], limit: i64) -> bool {
+    assert!((0..=MOST).contains(&limit), "a limit of {limit}");
     assert_eq!(to.len(), from.len(), "sums to add");
+    let mut signs = 0;
     // SAFETY: as in `within`.
-    unsafe { add_on(Path::detect(), to, from) };
+    unsafe { add_on(Path::detect(), to, from, limit, &mut signs) };
+    signs >= 0
 }
 
-/// Writes `here - there` to `left`, all of the same length and of numbers within +-2^62; gives whether all of it is within +-`limit`, at most 2^62.
-pub(crate) fn difference(here: &[i64], there: &[i64], limit: i64, left: &mut [i64]) -> bool {
-    assert!((0..=MOST).contains(&limit), "a limit of {limit}");
+/// Takes back `from` from `to`, of the same length, to which it was added.
+pub(crate) fn subtract(to: &mut [i64], from: &[i64]) {
+    assert_eq!(to.len(), from.len(), "sums to take back");
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_sub(*from));
+}
+
+/// Writes `here - there` to `left`, all of the same length; gives whether the three are within +-`limits`, at most 2^62 each.
+pub(crate) fn difference(here: &[i64], there: &[i64], limits: [i64; 3], left: &mut [i64]) -> bool {
+    assert!(limits.iter().all(|limit| (0..=MOST).contains(limit)), "limits of {limits:?}");
     assert_eq!([here.len(); 2], [there.len(), left.len()], "sums to subtract");
     let mut signs = 0;
     // SAFETY: as in `within`.
-    unsafe { difference_on(Path::detect(), here, there, limit, left, &mut signs) };
+    unsafe { difference_on(Path::detect(), here, there, limits, left, &mut signs) };
     signs >= 0
 }
 
@@ -46,11 +55,11 @@ kernel! {
 }
 
 kernel! {
-    fn add_on(to: &mut [i64], from: &[i64]) = add_body
+    fn add_on(to: &mut [i64], from: &[i64], limit: i64, signs: &mut i64) = add_body
 }
 
 kernel! {
-    fn difference_on(here: &[i64], there: &[i64], limit: i64, left: &mut [i64], signs: &mut i64) = difference_body
+    fn difference_on(here: &[i64], there: &[i64], limits: [i64; 3], left: &mut [i64], signs: &mut i64) = difference_body
 }
 
 kernel! {
@@ -63,31 +72,71 @@ fn outside(sum: i64, limit: i64) -> i64 {
     sum.wrapping_add(limit) | limit.wrapping_sub(sum)
 }
 
+/// Numbers of a cache line.
+const LINE: usize = 8;
+/// How far ahead numbers are asked for: what a stored sketch's sums are read from is memory, in pieces that are too short for the processor to get ahead by itself.
+const AHEAD: usize = 32 * LINE;
+
 #[inline(always)]
 unsafe fn within_body<S: Simd, const MR: usize, const NV: usize>(sums: &[i64], limit: i64, signs: &mut i64) {
-    *signs = sums.iter().fold(0, |signs, sum| signs | outside(*sum, limit));
+    let mut found = 0;
+    for line in sums.chunks(LINE) {
+        ask_for(line.as_ptr().wrapping_add(AHEAD));
+        found = line.iter().fold(found, |signs, sum| signs | outside(*sum, limit));
+    }
+    *signs = found;
 }
 
 #[inline(always)]
-unsafe fn add_body<S: Simd, const MR: usize, const NV: usize>(to: &mut [i64], from: &[i64]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_add(*from));
+unsafe fn add_body<S: Simd, const MR: usize, const NV: usize>(
+    to: &mut [i64],
+    from: &[i64],
+    limit: i64,
+    signs: &mut i64,
+) {
+    let mut found = 0;
+    for (to, from) in to.chunks_mut(LINE).zip(from.chunks(LINE)) {
+        ask_for(from.as_ptr().wrapping_add(AHEAD));
+        for (to, from) in to.iter_mut().zip(from) {
+            found |= outside(*from, limit);
+            *to = to.wrapping_add(*from);
+        }
+    }
+    *signs = found;
 }
 
 #[inline(always)]
 unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
     here: &[i64],
     there: &[i64],
-    limit: i64,
+    [of_here, of_there, of_left]: [i64; 3],
     left: &mut [i64],
     signs: &mut i64,
 ) {
     let mut found = 0;
-    for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
-        // At most 2^62 each: a difference of 2^63 wraps to the smallest number, which is outside.
-        *left = here.wrapping_sub(*there);
-        found |= outside(*left, limit);
+    for ((left, here), there) in left.chunks_mut(LINE).zip(here.chunks(LINE)).zip(there.chunks(LINE)) {
+        ask_for(here.as_ptr().wrapping_add(AHEAD));
+        ask_for(there.as_ptr().wrapping_add(AHEAD));
+        for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
+            // Of numbers of at most 2^62 a difference of 2^63 wraps to the smallest number, which is outside; of larger ones, they are.
+            *left = here.wrapping_sub(*there);
+            found |= outside(*here, of_here) | outside(*there, of_there) | outside(*left, of_left);
+        }
     }
     *signs = found;
+}
+
+/// Asks for the line at `address` to be brought to the caches, where the processor can; any address will do.
+#[inline(always)]
+fn ask_for(address: *const i64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 #[inline(always)]
@@ -115,18 +164,22 @@ mod tests {
             };
             let inside = |sums: &[i128]| sums.iter().all(|sum| sum.unsigned_abs() <= limit.unsigned_abs().into());
             for path in Path::usable() {
-                let (mut signs, mut of_left, mut largest) = (0, 0, 0);
+                let (mut signs, mut of_sum, mut of_left, mut largest) = (0, 0, 0, 0);
                 let (mut sum, mut left) = (here.clone(), vec![0; here.len()]);
+                let limits = [MOST, limit, limit];
                 // SAFETY: safe code, for instructions that were detected.
                 unsafe {
                     within_on(path, &here, limit, &mut signs);
-                    add_on(path, &mut sum, &there);
-                    difference_on(path, &here, &there, limit, &mut left, &mut of_left);
+                    add_on(path, &mut sum, &there, limit, &mut of_sum);
+                    difference_on(path, &here, &there, limits, &mut left, &mut of_left);
                     largest_on(path, &values, &mut largest);
                 }
                 prop_assert_eq!(signs >= 0, inside(&wide(|a, _| a)));
-                prop_assert_eq!(of_left >= 0, inside(&wide(|a, b| a - b)));
-                prop_assert_eq!(sum, wide(|a, b| a + b).iter().map(|v| *v as i64).collect::<Vec<_>>());
+                prop_assert_eq!(of_sum >= 0, inside(&wide(|_, b| b)));
+                prop_assert_eq!(of_left >= 0, inside(&wide(|_, b| b)) && inside(&wide(|a, b| a - b)));
+                prop_assert_eq!(&sum, &wide(|a, b| a + b).iter().map(|v| *v as i64).collect::<Vec<_>>());
+                subtract(&mut sum, &there);
+                prop_assert_eq!(&sum, &here);
                 prop_assert_eq!(left, wide(|a, b| a - b).iter().map(|v| *v as i64).collect::<Vec<_>>());
                 prop_assert_eq!(largest < f32::INFINITY.to_bits(), values.iter().all(|v| v.is_finite()));
             }
@@ -137,11 +190,16 @@ mod tests {
     fn the_public_forms_say_the_same() {
         assert!(within(&[5, -5], 5) && !within(&[i64::MIN], MOST) && !within(&[6], 5));
         let mut left = [0; 2];
-        assert!(difference(&[5, MOST], &[2, MOST], 3, &mut left) && left == [3, 0]);
-        assert!(!difference(&[MOST, 0], &[-MOST, 0], MOST, &mut left));
+        assert!(difference(&[5, MOST], &[2, MOST], [MOST, MOST, 3], &mut left) && left == [3, 0]);
+        assert!(!difference(&[MOST, 0], &[-MOST, 0], [MOST; 3], &mut left));
+        assert!(
+            !difference(&[9, 0], &[9, 0], [8, 9, 9], &mut left) && !difference(&[9, 0], &[9, 0], [9, 8, 9], &mut left)
+        );
         assert!(all_finite(&[1.0, -0.0, f32::MIN]) && !all_finite(&[f32::NAN]) && !all_finite(&[f32::NEG_INFINITY]));
         let mut to = [1, 2];
-        add(&mut to, &[3, 4]);
+        assert!(add(&mut to, &[3, 4], 4) && to == [4, 6]);
+        assert!(!add(&mut to, &[3, i64::MIN], 4));
+        subtract(&mut to, &[3, i64::MIN]);
         assert_eq!(to, [4, 6]);
     }
 }

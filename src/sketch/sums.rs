@@ -48,11 +48,28 @@ impl MemberSums {
         for (to, from) in
             [(&mut self.embedding, &other.embedding), (&mut self.cos, &other.cos), (&mut self.sin, &other.sin)]
         {
-            sums::add(to, from);
+            to.iter_mut().zip(from.iter()).for_each(|(to, from)| *to += from);
         }
+        self.merge_moments(other);
+    }
+
+    /// Adds the sums of `count` rows, of the same lengths, but for second moments; gives whether so many rows can have them. Where they can't, what was added remains added.
+    fn add_plausible(&mut self, other: &MemberSums, count: u64) -> bool {
+        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
+        let lists = to.into_iter().zip(other.by_name()).zip(limits(count));
+        lists.fold(true, |plausible, ((to, (_, from)), limit)| sums::add(to, from, limit) && plausible)
+    }
+
+    /// Takes back what [`MemberSums::add_plausible`] has added.
+    fn take_back(&mut self, other: &MemberSums) {
+        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
+        to.into_iter().zip(other.by_name()).for_each(|(to, (_, from))| sums::subtract(to, from));
+    }
+
+    fn merge_moments(&mut self, other: &MemberSums) {
         if !other.moments.is_empty() {
             self.moments.to_mut().resize(other.moments.len(), 0);
-            sums::add(&mut self.moments, &other.moments);
+            self.moments.iter_mut().zip(other.moments.iter()).for_each(|(to, from)| *to += from);
         }
         self.moments_clipped = self.moments_clipped.saturating_add(other.moments_clipped);
     }
@@ -110,22 +127,24 @@ impl LeftSums {
         Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies) }
     }
 
-    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths, of `count` rows; or gives the first sum that so many rows can't have: its name, its
-    /// position and the sum.
+    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths; `counts` are the rows of the whole, of the part and of what is left. Or gives the
+    /// first sum that is left and that so many rows can't have: its name, its position and the sum; or one where the whole or the part have such a sum.
     fn push(
         &mut self,
         whole: &MemberSums,
         part: &MemberSums,
-        count: u64,
+        counts: [u64; 3],
     ) -> std::result::Result<(), (&'static str, usize, i64)> {
         let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
         let sums = whole.by_name().into_iter().zip(part.by_name());
-        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
+        let [of_whole, of_part, of_left] = counts.map(limits);
+        for (i, (((name, here), (_, there)), to)) in sums.zip(to).enumerate() {
             let from = to.len();
             to.resize(from + here.len(), 0);
             let left = &mut to[from..];
-            if !sums::difference(here, there, limit, left) {
-                let at = left.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
+            if !sums::difference(here, there, [of_whole[i], of_part[i], of_left[i]], left) {
+                let most = of_left[i].unsigned_abs();
+                let at = left.iter().position(|sum| sum.unsigned_abs() > most).unwrap_or(0);
                 return Err((name, at, left[at]));
             }
         }
@@ -195,12 +214,32 @@ impl ClassSketch {
 
     /// Adds another sketch of the same header, exactly. On an error this one is unchanged.
     pub fn merge(&mut self, other: &ClassSketch) -> Result<()> {
-        (self.count, self.moment_rows) = self.check_merge(other)?;
+        let counts = self.check_merge(other)?;
+        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
+        self.merge_others(other, counts);
+        Ok(())
+    }
+
+    /// Adds all but sums; `counts` are what [`ClassSketch::check_merge`] gives.
+    fn merge_others(&mut self, other: &ClassSketch, counts: (u64, u64)) {
+        (self.count, self.moment_rows) = counts;
         self.clipped = self.clipped.saturating_add(other.clipped);
         self.missing.iter_mut().zip(&other.missing).for_each(|(to, from)| *to += from);
-        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge(from));
         self.reservoir.merge(&other.reservoir);
-        Ok(())
+    }
+
+    /// [`ClassSketch::merge`] of one whose sums weren't looked at; `false`: its rows can't have them, and nothing was added.
+    pub(crate) fn merge_unchecked(&mut self, other: &ClassSketch) -> Result<bool> {
+        let counts = self.check_merge(other)?;
+        for n in 0..self.members.len() {
+            if !self.members[n].add_plausible(&other.members[n], other.count) {
+                self.members[..=n].iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
+                return Ok(false);
+            }
+        }
+        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge_moments(from));
+        self.merge_others(other, counts);
+        Ok(true)
     }
 
     /// Refuses what [`ClassSketch::merge`] refuses; gives the rows, and those in second moments, that there would be.
@@ -265,7 +304,7 @@ impl ClassSketch {
         };
         let mut members = Vec::with_capacity(self.members.len());
         for (n, (here, there)) in self.members.iter().zip(&part.members).enumerate() {
-            if let Err((name, at, sum)) = left_sums.push(here, there, count) {
+            if let Err((name, at, sum)) = left_sums.push(here, there, [self.count, part.count, count]) {
                 return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
             }
             let member = MemberSums {

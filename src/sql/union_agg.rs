@@ -4,7 +4,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use datafusion::common::cast::as_struct_array;
-use datafusion::common::plan_err;
+use datafusion::common::{internal_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -91,12 +91,20 @@ impl Union {
         let mut joined: Option<Header> = None;
         for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
             let bound = self.sketch.as_ref().and_then(|(_, sum)| sum.reservoir.bound());
-            let mut sketch = column.read(row, bound)?;
+            let sketch = column.read_unchecked(row, bound)?;
             let Some(header) = column.header() else { continue };
             match (&mut self.sketch, &joined) {
                 // Joining a header twice changes nothing.
-                (Some((_, sum)), Some(joined)) if joined == header => sum.merge(&sketch)?,
+                (Some((_, sum)), Some(joined)) if joined == header => {
+                    if !sum.merge_unchecked(&sketch)? {
+                        // Says what is wrong.
+                        column.read(row, bound)?;
+                        return internal_err!("sums of sketch {row} that are too large, and aren't");
+                    }
+                }
                 _ => {
+                    let mut sketch = column.read(row, bound)?;
+                    let Some(header) = column.header() else { continue };
                     // It stays, the column goes.
                     sketch.make_own();
                     self.add(header.clone(), sketch)?;
