@@ -4,10 +4,10 @@
 
 use crate::kernels::simd::{Path, Simd, kernel};
 
-/// Largest limit that [`within`] and [`difference`] take: 2^62.
-const MOST: i64 = 1 << 62;
+/// Largest limit here, just below 2^62: a sum and a limit of that size don't overflow when they are added.
+pub(crate) const MOST: i64 = (1 << 62) - 1;
 
-/// Whether all of `sums` are within +-`limit`, at most 2^62.
+/// Whether all of `sums` are within +-`limit`, at most [`MOST`].
 pub(crate) fn within(sums: &[i64], limit: i64) -> bool {
     assert!((0..=MOST).contains(&limit), "a limit of {limit}");
     let mut signs = 0;
@@ -16,7 +16,7 @@ pub(crate) fn within(sums: &[i64], limit: i64) -> bool {
     signs >= 0
 }
 
-/// Adds `from` to `to`, of the same length; gives whether all of `from` is within +-`limit`, at most 2^62. Sums that overflow wrap around: [`subtract`] takes them back.
+/// Adds `from` to `to`, of the same length; gives whether all of `from` is within +-`limit`, at most [`MOST`]. Sums that overflow wrap around: [`subtract`] takes them back.
 pub(crate) fn add(to: &mut [i64], from: &[i64], limit: i64) -> bool {
     assert!((0..=MOST).contains(&limit), "a limit of {limit}");
     assert_eq!(to.len(), from.len(), "sums to add");
@@ -32,7 +32,7 @@ pub(crate) fn subtract(to: &mut [i64], from: &[i64]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_sub(*from));
 }
 
-/// Writes `here - there` to `left`, all of the same length; gives whether the three are within +-`limits`, at most 2^62 each.
+/// Writes `here - there` to `left`, all of the same length; gives whether the three are within +-`limits`, at most [`MOST`] each.
 pub(crate) fn difference(here: &[i64], there: &[i64], limits: [i64; 3], left: &mut [i64]) -> bool {
     assert!(limits.iter().all(|limit| (0..=MOST).contains(limit)), "limits of {limits:?}");
     assert_eq!([here.len(); 2], [there.len(), left.len()], "sums to subtract");
@@ -66,7 +66,7 @@ kernel! {
     fn largest_on(values: &[f32], largest: &mut u32) = largest_body
 }
 
-/// Negative if and only if `sum` isn't within +-`limit`, for a limit of at most 2^62: signs that are or-ed together answer for many sums without a branch.
+/// Negative if and only if `sum` isn't within +-`limit`, for a limit of at most [`MOST`]: signs that are or-ed together answer for many sums without a branch.
 #[inline(always)]
 fn outside(sum: i64, limit: i64) -> i64 {
     sum.wrapping_add(limit) | limit.wrapping_sub(sum)
@@ -118,7 +118,7 @@ unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
         ask_for(here.as_ptr().wrapping_add(AHEAD));
         ask_for(there.as_ptr().wrapping_add(AHEAD));
         for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
-            // Of numbers of at most 2^62 a difference of 2^63 wraps to the smallest number, which is outside; of larger ones, they are.
+            // Of numbers within their limits the difference doesn't overflow.
             *left = here.wrapping_sub(*there);
             found |= outside(*here, of_here) | outside(*there, of_there) | outside(*left, of_left);
         }

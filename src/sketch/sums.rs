@@ -175,9 +175,9 @@ fn difference_of_moments(here: &[i64], there: &[i64]) -> Shared<i64> {
     rest.into()
 }
 
-/// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units.
+/// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units, less one: of so many rows that were all clipped alike, nobody has a sketch.
 pub(super) fn limits(count: u64) -> [i64; 3] {
-    let of = |unit: f64| (count * fixed(unit).unsigned_abs()) as i64;
+    let of = |unit: f64| ((count * fixed(unit).unsigned_abs()) as i64).min(sums::MOST);
     [of(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE), of(COS_SCALE), of(COS_SCALE)]
 }
 
