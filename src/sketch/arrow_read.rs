@@ -404,7 +404,7 @@ impl Reader<'_> {
             reservoir.threshold = threshold.as_fixed_size_binary().value(0).try_into().ok();
         }
         let (mut total, mut last) = (0u64, None);
-        for i in 0..structs.len() {
+        for (i, values) in rows.iter().enumerate() {
             let path = || format!("reservoir[{i}]");
             let said = hashes.as_fixed_size_binary().value(i);
             if last.is_some_and(|last| last >= said) {
@@ -419,7 +419,6 @@ impl Reader<'_> {
             if i > 0 && self.bound.is_some_and(|bound| said > bound.as_slice()) {
                 continue;
             }
-            let values = &rows[i];
             let expected = header.recipe.shape.len();
             if values.len() != expected || !(finite || all_finite(values)) {
                 return Err(damaged(&path(), format!("expected {expected} finite numbers")));
