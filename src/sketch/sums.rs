@@ -127,24 +127,22 @@ impl LeftSums {
         Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies) }
     }
 
-    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths; `counts` are the rows of the whole, of the part and of what is left. Or gives the
-    /// first sum that is left and that so many rows can't have: its name, its position and the sum; or one where the whole or the part have such a sum.
+    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths, of `count` rows; or gives the first sum that so many rows can't have: its name, its
+    /// position and the sum.
     fn push(
         &mut self,
         whole: &MemberSums,
         part: &MemberSums,
-        counts: [u64; 3],
+        count: u64,
     ) -> std::result::Result<(), (&'static str, usize, i64)> {
         let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
         let sums = whole.by_name().into_iter().zip(part.by_name());
-        let [of_whole, of_part, of_left] = counts.map(limits);
-        for (i, (((name, here), (_, there)), to)) in sums.zip(to).enumerate() {
+        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
             let from = to.len();
             to.resize(from + here.len(), 0);
             let left = &mut to[from..];
-            if !sums::difference(here, there, [of_whole[i], of_part[i], of_left[i]], left) {
-                let most = of_left[i].unsigned_abs();
-                let at = left.iter().position(|sum| sum.unsigned_abs() > most).unwrap_or(0);
+            if !sums::difference(here, there, limit, left) {
+                let at = left.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
                 return Err((name, at, left[at]));
             }
         }
@@ -304,7 +302,7 @@ impl ClassSketch {
         };
         let mut members = Vec::with_capacity(self.members.len());
         for (n, (here, there)) in self.members.iter().zip(&part.members).enumerate() {
-            if let Err((name, at, sum)) = left_sums.push(here, there, [self.count, part.count, count]) {
+            if let Err((name, at, sum)) = left_sums.push(here, there, count) {
                 return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
             }
             let member = MemberSums {

@@ -64,8 +64,8 @@ impl ScalarUDFImpl for Difference {
                 out.push(new_null_array(&sketch::data_type(), 1));
                 continue;
             }
-            let mut rest = wholes.read_unchecked(row, None)?;
-            let part = if parts.is_null(row) { None } else { Some(taken.read_unchecked(row, None)?) };
+            let mut rest = wholes.read(row, None)?;
+            let part = if parts.is_null(row) { None } else { Some(taken.read(row, None)?) };
             let header = match (wholes.header(), part.as_ref().and_then(|_| taken.header())) {
                 (Some(ours), Some(theirs)) => {
                     if joined.as_ref().is_none_or(|(a, b, _)| (a, b) != (ours, theirs)) {
@@ -85,14 +85,7 @@ impl ScalarUDFImpl for Difference {
             }
             let Some(together) = &mut together else { return internal_err!("sketches of no header") };
             let part = part.unwrap_or_else(|| ClassSketch::empty(header));
-            if let Err(error) = rest.subtract_to(&part, &mut together.left) {
-                // Where one of them is damaged, that says what is wrong.
-                wholes.read(row, None)?;
-                if parts.is_valid(row) {
-                    taken.read(row, None)?;
-                }
-                return Err(error.into());
-            }
+            rest.subtract_to(&part, &mut together.left)?;
             together.sketches.push(rest);
         }
         flush(together, &mut out)?;
