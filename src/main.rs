@@ -1,7 +1,7 @@
 //! The command `distill`: see `distill --help`.
 
 /// Training and distilling allocate and free the same large tensors at each step: this allocator keeps their memory, where the system's own gives it
-/// back and has it zeroed again, a fifth of the time of a training step.
+/// back and has it zeroed again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

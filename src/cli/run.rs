@@ -171,13 +171,13 @@ fn labels_of(layout: &Layout, batch: &RecordBatch) -> Outcome<Vec<Label>> {
 
 /// Sums over all operators and partitions of a plan that has run.
 #[derive(Default)]
-struct Metrics {
+pub(super) struct Metrics {
     counts: BTreeMap<String, u64>,
     seconds: BTreeMap<String, f64>,
 }
 
 impl Metrics {
-    fn of(plan: &dyn ExecutionPlan) -> Self {
+    pub(super) fn of(plan: &dyn ExecutionPlan) -> Self {
         let mut metrics = Self::default();
         metrics.add(plan);
         metrics
@@ -198,7 +198,7 @@ impl Metrics {
         plan.children().into_iter().for_each(|child| self.add(child.as_ref()));
     }
 
-    fn count(&self, name: &str) -> Option<u64> {
+    pub(super) fn count(&self, name: &str) -> Option<u64> {
         self.counts.get(name).copied()
     }
 

@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 
 use crate::cli::beside::Beside;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::interrupt;
-use crate::cli::run::writer;
+use crate::cli::run::{Metrics, writer};
 use crate::cli::session::{session, threads};
 use crate::cli::usage::{human_bytes, human_count};
 
@@ -53,15 +55,17 @@ async fn write_rows(args: &UnpackArgs, threads: usize) -> Outcome<(u64, u64, u64
         false => format!("'{}'", args.source.replace('\'', "''")),
     };
     let mosaic = args.mosaic.map_or_else(String::new, |side| format!(", mosaic => {side}"));
-    let stored = ctx.sql(&format!("SELECT * FROM {source} AS stored")).await?.count().await? as u64;
     let frame = ctx.sql(&format!("SELECT * FROM unpack({source}{mosaic})")).await?;
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await?;
     let (beside, file) = Beside::create(&args.output, args.overwrite)?;
-    let mut stream = frame.execute_stream().await?;
+    let mut stream = execute_stream(Arc::clone(&plan), context)?;
     let mut writer = writer(file, &stream.schema())?;
     let mut rows = 0;
     while let Some(batch) = stream.try_next().await? {
         rows += batch.num_rows() as u64;
         writer.write(&batch)?;
     }
-    Ok((stored, rows, beside.finish(writer.into_inner()?)?))
+    let bytes = beside.finish(writer.into_inner()?)?;
+    Ok((Metrics::of(plan.as_ref()).count("rows_stored").unwrap_or(0), rows, bytes))
 }

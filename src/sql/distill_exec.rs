@@ -308,8 +308,8 @@ impl Run {
                     if column.is_null(row) || classes.as_ref().as_ref().is_some_and(|kept| !kept.contains(&label)) {
                         continue;
                     }
-                    let bound = all.as_ref().and_then(|all: &Sketches| all.classes.get(&label)?.reservoir.bound());
-                    let sketch = sketches.read(row, bound)?;
+                    // The union that gives it has checked the kept rows' hashes.
+                    let sketch = sketches.read(row, None)?;
                     let Some(header) = sketches.header() else { continue };
                     all.get_or_insert_with(|| Sketches::new(header.clone())).add(label, header, sketch)?;
                 }
@@ -322,9 +322,6 @@ impl Run {
             }
         }
         let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
-        // Of all rows that were read, those that remain.
-        let seed = sketches.header.frequency_seed;
-        sketches.classes.values().try_for_each(|sketch| sketch.reservoir.check(seed))?;
         if let (Some(planned), Some(found)) = (&self.sketched, &sketches.header.origin) {
             planned.clone().join(found)?;
         }

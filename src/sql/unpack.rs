@@ -14,7 +14,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
+};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -154,10 +156,12 @@ impl ExecutionPlan for UnpackExec {
         let input = self.input.execute(partition, context)?;
         let (name, unpacker) = (Arc::clone(&self.name), Arc::clone(&self.unpacker));
         let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let stored = MetricBuilder::new(&self.metrics).counter("rows_stored", partition);
         let mut first_row = 0;
         let unpacked = input.map_ok(move |batch| {
             let (first, size) = (first_row, (ROWS_AT_ONCE / unpacker.count()).max(1));
             first_row += batch.num_rows() as u64;
+            stored.add(batch.num_rows());
             let (name, unpacker, metrics) = (Arc::clone(&name), Arc::clone(&unpacker), metrics.clone());
             let parts = (0..batch.num_rows()).step_by(size).map(move |start| {
                 let part = batch.slice(start, size.min(batch.num_rows() - start));
