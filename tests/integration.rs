@@ -1,4 +1,5 @@
 mod cli;
+mod device;
 mod hostile;
 mod schemas;
 mod sketches;

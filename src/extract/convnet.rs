@@ -139,11 +139,12 @@ impl ConvNet {
     }
 
     /// `x` `[batch, channels, height, width]` to features `[batch, feature_len]`, differentiable as `wants` says. Row-wise: a row's features don't
-    /// depend on the rest of the batch.
+    /// depend on the rest of the batch, to the bit, but for those on a GPU that gradients are asked for.
     pub fn forward(&self, x: &Tensor, wants: Wants) -> Result<Tensor> {
-        if wants.weights {
+        let on_cpu = matches!(x.device(), Device::Cpu);
+        if wants.weights || (wants.input && !on_cpu) {
             Ok(self.through(x, wants)?)
-        } else if matches!(x.device(), Device::Cpu) {
+        } else if on_cpu {
             let x = if wants.input { x.clone() } else { x.detach() };
             Ok(self.packed()?.forward(&x, wants.parallel)?)
         } else {

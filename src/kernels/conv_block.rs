@@ -7,6 +7,7 @@
 mod backward;
 mod convolution;
 mod forward;
+mod on_device;
 pub(super) mod product;
 mod stack;
 pub(super) mod tiles;
@@ -29,6 +30,9 @@ use product::{Blocks, Grid};
 pub use stack::ConvStack;
 pub use trained::conv_blocks;
 
+/// Added to the variance of instance norm.
+const EPSILON: f64 = 1e-5;
+
 /// Which gradients the caller will ask for: what isn't wanted isn't computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
@@ -46,8 +50,8 @@ pub struct Wants {
 /// with `h = height + 2 * padding - 2`. Each row's result is independent of the batch, its position and the thread count; the weights'
 /// gradient sums over rows in an order that the batch alone fixes. Gradients that `wants` leaves out are neither prepared nor computed. The ReLU's gradient at 0 is 0.
 ///
-/// Scratch memory comes from `arena`. Wrong shapes and types other than f32 are errors. On a device other than the CPU the twin
-/// [`conv_block_reference`] runs.
+/// Scratch memory comes from `arena`. Wrong shapes and types other than f32 are errors. On a device other than the CPU
+/// candle's own operations run, and bits may depend on the batch.
 pub fn conv_block(
     x: &Tensor,
     weight: &Tensor,
@@ -73,13 +77,7 @@ fn on_path(
         bail!("conv_block: {:?} tensor, expected f32", t.dtype());
     }
     if !matches!(x.device(), Device::Cpu) {
-        let keep = |t: &Tensor, wanted: bool| if wanted { t.clone() } else { t.detach() };
-        return conv_block_reference(
-            &keep(x, wants.input),
-            &keep(weight, wants.weights),
-            &keep(affine, wants.weights),
-            padding,
-        );
+        return on_device::conv_block(geometry, wants, x, weight, affine);
     }
     let (x, weight, affine) = (x.contiguous()?, weight.contiguous()?, affine.contiguous()?);
     let op = ConvBlock { geometry, wants, arena: arena.clone(), saved: Mutex::new(None) };
@@ -90,13 +88,13 @@ fn on_path(
     }
 }
 
-/// [`conv_block`] in plain candle operations: the reference, and the path of GPUs.
+/// [`conv_block`] in plain candle operations, gradients too: the reference.
 #[allow(clippy::disallowed_methods)] // avg_pool2d is right on the even planes that it gets here
 pub fn conv_block_reference(x: &Tensor, weight: &Tensor, affine: &Tensor, padding: usize) -> Result<Tensor> {
     let g = Geometry::check(Path::detect(), x, weight, affine, padding)?;
     let y = x.contiguous()?.conv2d(&weight.contiguous()?, padding, 1, 1, 1)?;
     let centred = y.broadcast_sub(&y.mean_keepdim((2, 3))?)?;
-    let deviation = (centred.sqr()?.mean_keepdim((2, 3))? + 1e-5)?.sqrt()?;
+    let deviation = (centred.sqr()?.mean_keepdim((2, 3))? + EPSILON)?.sqrt()?;
     let of_affine = |i: usize| affine.get(i)?.reshape((1, g.out, 1, 1));
     let z = centred.broadcast_div(&deviation)?.broadcast_mul(&of_affine(0)?)?.broadcast_add(&of_affine(1)?)?;
     // Narrow first: candle's avg_pool2d gives the dropped row and column of odd planes a gradient.

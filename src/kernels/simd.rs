@@ -127,6 +127,18 @@ pub(super) trait Simd: Copy {
     unsafe fn negate_by_second_bit(bits: Self::V, v: Self::V) -> Self::V;
     /// Adds `v`, `|v| <= 2^30`, rounded to the nearest integers (ties to even), to `LANES` integers.
     unsafe fn add_rounded(to: *mut i64, v: Self::V);
+    /// Writes `block` to `to`, which lies at a multiple of 64 bytes: past the caches where the processor can, so that memory isn't fetched only to be
+    /// overwritten. [`written`] ends a run of such writes.
+    unsafe fn stream(to: *mut i64, block: [i64; 8]);
+}
+
+/// Lets no later write overtake those of [`Simd::stream`].
+pub(super) fn written() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64; a fence touches no memory.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Lanes of plain Rust, which every compiler target turns into what it has.
@@ -193,6 +205,11 @@ impl<const N: usize> Simd for Plain<N> {
         let to = unsafe { &mut *to.cast::<[i64; N]>() };
         to.iter_mut().zip(v).for_each(|(to, v)| *to += super::sincos::fixed(f64::from(v)));
     }
+    #[inline(always)]
+    unsafe fn stream(to: *mut i64, block: [i64; 8]) {
+        // SAFETY: the caller vouches for the block's 8 integers.
+        unsafe { *to.cast::<[i64; 8]>() = block }
+    }
 }
 
 /// An implementation `$name` of the trait `$of` whose functions are one intrinsic each: its types, its lanes, its functions.
@@ -251,6 +268,12 @@ mod x86 {
                 _mm256_storeu_si256(to.cast(), sum);
             }
         };
+        stream(to: *mut i64, block: [i64; 8]) -> () = {
+            for half in 0..2 {
+                let values = _mm256_loadu_si256(block.as_ptr().add(4 * half).cast());
+                _mm256_stream_si256(to.add(4 * half).cast(), values);
+            }
+        };
     }
 
     intrinsics! {
@@ -279,6 +302,7 @@ mod x86 {
                 _mm512_storeu_si512(to.cast(), sum);
             }
         };
+        stream(to: *mut i64, block: [i64; 8]) -> () = _mm512_stream_si512(to.cast(), _mm512_loadu_si512(block.as_ptr().cast()));
     }
 }
 #[cfg(target_arch = "x86_64")]
@@ -313,6 +337,7 @@ mod arm {
             vst1q_s64(to, vaddw_s32(vld1q_s64(to), vget_low_s32(rounded)));
             vst1q_s64(to.add(2), vaddw_high_s32(vld1q_s64(to.add(2)), rounded));
         };
+        stream(to: *mut i64, block: [i64; 8]) -> () = *to.cast::<[i64; 8]>() = block;
     }
 }
 #[cfg(target_arch = "aarch64")]

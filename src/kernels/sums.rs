@@ -2,28 +2,65 @@
 //!
 //! Plain Rust, which the compiler turns into the widest instructions of each path: what limits is the memory that the sums are read from.
 
-use crate::kernels::simd::{Path, Simd, kernel};
+use std::mem::MaybeUninit;
+
+use crate::kernels::simd::{self, Path, Simd, kernel};
 
 /// Largest limit here, just below 2^62: a sum and a limit of that size don't overflow when they are added.
 pub(crate) const MOST: i64 = (1 << 62) - 1;
 
+/// Smallest and largest of some sums: of none, what any sum widens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    least: i64,
+    most: i64,
+}
+
+impl Extent {
+    const NONE: Self = Self { least: i64::MAX, most: i64::MIN };
+
+    /// Two instructions a vector, where a comparison with a limit takes three or four.
+    #[inline(always)]
+    fn widen(&mut self, sum: i64) {
+        self.least = self.least.min(sum);
+        self.most = self.most.max(sum);
+    }
+
+    fn within(self, limit: i64) -> bool {
+        self == Self::NONE || (self.most <= limit && self.least >= -limit)
+    }
+}
+
 /// Whether all of `sums` are within +-`limit`, at most [`MOST`].
 pub(crate) fn within(sums: &[i64], limit: i64) -> bool {
     assert!((0..=MOST).contains(&limit), "a limit of {limit}");
-    let mut signs = 0;
+    let mut extent = Extent::NONE;
     // SAFETY: safe code, for instructions that were detected.
-    unsafe { within_on(Path::detect(), sums, limit, &mut signs) };
-    signs >= 0
+    unsafe { extent_on(Path::detect(), sums, &mut extent) };
+    extent.within(limit)
 }
+
+/// How many lists [`add_several`] adds at once.
+pub(crate) const SEVERAL: usize = 4;
 
 /// Adds `from` to `to`, of the same length; gives whether all of `from` is within +-`limit`, at most [`MOST`]. Sums that overflow wrap around: [`subtract`] takes them back.
 pub(crate) fn add(to: &mut [i64], from: &[i64], limit: i64) -> bool {
     assert!((0..=MOST).contains(&limit), "a limit of {limit}");
     assert_eq!(to.len(), from.len(), "sums to add");
-    let mut signs = 0;
+    let mut extent = Extent::NONE;
     // SAFETY: as in `within`.
-    unsafe { add_on(Path::detect(), to, from, limit, &mut signs) };
-    signs >= 0
+    unsafe { add_on(Path::detect(), to, from, &mut extent) };
+    extent.within(limit)
+}
+
+/// [`add`] of several lists, each with a limit of its own: `to`, which the cache may not hold beside what is read, is fetched and written once for all of them.
+pub(crate) fn add_several(to: &mut [i64], from: [&[i64]; SEVERAL], limits: [i64; SEVERAL]) -> bool {
+    assert!(limits.iter().all(|limit| (0..=MOST).contains(limit)), "limits of {limits:?}");
+    assert!(from.iter().all(|from| from.len() == to.len()), "sums to add");
+    let mut extents = [Extent::NONE; SEVERAL];
+    // SAFETY: as in `within`.
+    unsafe { add_several_on(Path::detect(), to, from, &mut extents) };
+    extents.iter().zip(limits).all(|(extent, limit)| extent.within(limit))
 }
 
 /// Takes back `from` from `to`, of the same length, to which it was added.
@@ -32,14 +69,28 @@ pub(crate) fn subtract(to: &mut [i64], from: &[i64]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_sub(*from));
 }
 
-/// Writes `here - there`, numbers within +-[`MOST`], to `left`, all of the same length; gives whether all of it is within +-`limit`, at most [`MOST`].
-pub(crate) fn difference(here: &[i64], there: &[i64], limit: i64, left: &mut [i64]) -> bool {
+/// Appends `here - there`, numbers within +-[`MOST`] and of the same length, to `left`; gives whether all of it is within +-`limit`, at most [`MOST`].
+///
+/// `past_cache`: what is written isn't read again soon, so let it leave the caches to what is.
+pub(crate) fn difference(here: &[i64], there: &[i64], limit: i64, left: &mut Vec<i64>, past_cache: bool) -> bool {
     assert!((0..=MOST).contains(&limit), "a limit of {limit}");
-    assert_eq!([here.len(); 2], [there.len(), left.len()], "sums to subtract");
-    let mut signs = 0;
-    // SAFETY: as in `within`.
-    unsafe { difference_on(Path::detect(), here, there, limit, left, &mut signs) };
-    signs >= 0
+    assert_eq!(here.len(), there.len(), "sums to subtract");
+    difference_of(Path::detect(), here, there, left, past_cache).within(limit)
+}
+
+fn difference_of(path: Path, here: &[i64], there: &[i64], left: &mut Vec<i64>, past_cache: bool) -> Extent {
+    left.reserve(here.len());
+    let room = &mut left.spare_capacity_mut()[..here.len()];
+    // Where writes past the caches begin: at a whole line of them.
+    let aligned = if past_cache { room.as_ptr().align_offset(64).min(room.len()) } else { room.len() };
+    let mut extent = Extent::NONE;
+    // SAFETY: the path was detected, and the part of `room` from `aligned` on begins at a multiple of 64 bytes.
+    // All of `room` is written, so that `left` has as many more numbers.
+    unsafe {
+        difference_on(path, here, there, room, aligned, &mut extent);
+        left.set_len(left.len() + here.len());
+    }
+    extent
 }
 
 /// Whether none of `values` is infinite or NaN.
@@ -51,62 +102,98 @@ pub(crate) fn all_finite(values: &[f32]) -> bool {
 }
 
 kernel! {
-    fn within_on(sums: &[i64], limit: i64, signs: &mut i64) = within_body
+    fn extent_on(sums: &[i64], extent: &mut Extent) = extent_body
 }
 
 kernel! {
-    fn add_on(to: &mut [i64], from: &[i64], limit: i64, signs: &mut i64) = add_body
+    fn add_on(to: &mut [i64], from: &[i64], extent: &mut Extent) = add_body
 }
 
 kernel! {
-    fn difference_on(here: &[i64], there: &[i64], limit: i64, left: &mut [i64], signs: &mut i64) = difference_body
+    fn add_several_on(to: &mut [i64], from: [&[i64]; SEVERAL], extents: &mut [Extent; SEVERAL]) = add_several_body
+}
+
+kernel! {
+    fn difference_on(here: &[i64], there: &[i64], left: &mut [MaybeUninit<i64>], aligned: usize, extent: &mut Extent) = difference_body
 }
 
 kernel! {
     fn largest_on(values: &[f32], largest: &mut u32) = largest_body
 }
 
-/// Negative if and only if `sum` isn't within +-`limit`, for a limit of at most [`MOST`]: signs that are or-ed together answer for many sums without a branch.
 #[inline(always)]
-fn outside(sum: i64, limit: i64) -> i64 {
-    sum.wrapping_add(limit) | limit.wrapping_sub(sum)
+unsafe fn extent_body<S: Simd, const MR: usize, const NV: usize>(sums: &[i64], extent: &mut Extent) {
+    let mut found = Extent::NONE;
+    sums.iter().for_each(|sum| found.widen(*sum));
+    *extent = found;
 }
 
 #[inline(always)]
-unsafe fn within_body<S: Simd, const MR: usize, const NV: usize>(sums: &[i64], limit: i64, signs: &mut i64) {
-    *signs = sums.iter().fold(0, |signs, sum| signs | outside(*sum, limit));
-}
-
-#[inline(always)]
-unsafe fn add_body<S: Simd, const MR: usize, const NV: usize>(
-    to: &mut [i64],
-    from: &[i64],
-    limit: i64,
-    signs: &mut i64,
-) {
-    let mut found = 0;
+unsafe fn add_body<S: Simd, const MR: usize, const NV: usize>(to: &mut [i64], from: &[i64], extent: &mut Extent) {
+    let mut found = Extent::NONE;
     for (to, from) in to.iter_mut().zip(from) {
-        found |= outside(*from, limit);
+        found.widen(*from);
         *to = to.wrapping_add(*from);
     }
-    *signs = found;
+    *extent = found;
 }
 
+#[inline(always)]
+unsafe fn add_several_body<S: Simd, const MR: usize, const NV: usize>(
+    to: &mut [i64],
+    from: [&[i64]; SEVERAL],
+    extents: &mut [Extent; SEVERAL],
+) {
+    let mut found = [Extent::NONE; SEVERAL];
+    let [a, b, c, d] = from;
+    for ((((to, a), b), c), d) in to.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        let sums = [*a, *b, *c, *d];
+        found.iter_mut().zip(sums).for_each(|(found, sum)| found.widen(sum));
+        *to = sums.into_iter().fold(*to, i64::wrapping_add);
+    }
+    *extents = found;
+}
+
+/// Writes all of `left`; from `aligned` on, at a multiple of 64 bytes, past the caches.
 #[inline(always)]
 unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
     here: &[i64],
     there: &[i64],
-    limit: i64,
-    left: &mut [i64],
-    signs: &mut i64,
+    left: &mut [MaybeUninit<i64>],
+    aligned: usize,
+    extent: &mut Extent,
 ) {
-    let mut found = 0;
+    let mut found = Extent::NONE;
+    // Of numbers within 2^62 the difference doesn't overflow.
+    let mut plainly = |left: &mut [MaybeUninit<i64>], here: &[i64], there: &[i64]| {
+        for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
+            let difference = here.wrapping_sub(*there);
+            left.write(difference);
+            found.widen(difference);
+        }
+    };
+    let (left, rest) = left.split_at_mut(aligned);
+    plainly(left, &here[..aligned], &there[..aligned]);
+    let (here, there) = (&here[aligned..], &there[aligned..]);
+    let end = rest.len() / 8 * 8;
+    plainly(&mut rest[end..], &here[end..], &there[end..]);
+    let (left, _) = rest.as_chunks_mut::<8>();
+    let ((here, _), (there, _)) = (here.as_chunks::<8>(), there.as_chunks::<8>());
+    let mut of_lanes = [Extent::NONE; 8].map(|extent| (extent.least, extent.most));
     for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
-        // Of numbers within 2^62 the difference doesn't overflow.
-        *left = here.wrapping_sub(*there);
-        found |= outside(*left, limit);
+        let block: [i64; 8] = std::array::from_fn(|i| here[i].wrapping_sub(there[i]));
+        of_lanes = std::array::from_fn(|i| (of_lanes[i].0.min(block[i]), of_lanes[i].1.max(block[i])));
+        // SAFETY: eight numbers at a multiple of 64 bytes, as the caller vouches for the first of them.
+        unsafe { S::stream(left.as_mut_ptr().cast(), block) };
     }
-    *signs = found;
+    if end > 0 {
+        simd::written();
+    }
+    of_lanes.into_iter().for_each(|(least, most)| {
+        found.least = found.least.min(least);
+        found.most = found.most.max(most);
+    });
+    *extent = found;
 }
 
 #[inline(always)]
@@ -134,22 +221,34 @@ mod tests {
             };
             let inside = |sums: &[i128]| sums.iter().all(|sum| sum.unsigned_abs() <= limit.unsigned_abs().into());
             for path in Path::usable() {
-                let (mut signs, mut of_sum, mut of_left, mut largest) = (0, 0, 0, 0);
-                let (mut sum, mut left) = (here.clone(), vec![0; here.len()]);
+                let (mut of_here, mut of_there, mut largest) = (Extent::NONE, Extent::NONE, 0);
+                let mut sum = here.clone();
                 // SAFETY: safe code, for instructions that were detected.
                 unsafe {
-                    within_on(path, &here, limit, &mut signs);
-                    add_on(path, &mut sum, &there, limit, &mut of_sum);
-                    difference_on(path, &here, &there, limit, &mut left, &mut of_left);
+                    extent_on(path, &here, &mut of_here);
+                    add_on(path, &mut sum, &there, &mut of_there);
                     largest_on(path, &values, &mut largest);
                 }
-                prop_assert_eq!(signs >= 0, inside(&wide(|a, _| a)));
-                prop_assert_eq!(of_sum >= 0, inside(&wide(|_, b| b)));
-                prop_assert_eq!(of_left >= 0, inside(&wide(|a, b| a - b)));
+                prop_assert_eq!(of_here.within(limit), inside(&wide(|a, _| a)));
+                prop_assert_eq!(of_there.within(limit), inside(&wide(|_, b| b)));
                 prop_assert_eq!(&sum, &wide(|a, b| a + b).iter().map(|v| *v as i64).collect::<Vec<_>>());
                 subtract(&mut sum, &there);
                 prop_assert_eq!(&sum, &here);
-                prop_assert_eq!(left, wide(|a, b| a - b).iter().map(|v| *v as i64).collect::<Vec<_>>());
+                for (before, past_cache) in [(0, false), (0, true), (1, true), (5, true)] {
+                    let mut left = vec![7; before];
+                    let of_left = difference_of(path, &here, &there, &mut left, past_cache);
+                    prop_assert_eq!(of_left.within(limit), inside(&wide(|a, b| a - b)));
+                    prop_assert_eq!(&left[..before], &vec![7; before]);
+                    prop_assert_eq!(&left[before..], wide(|a, b| a - b).iter().map(|v| *v as i64).collect::<Vec<_>>());
+                }
+                let (mut one_by_one, mut at_once) = (there.clone(), there.clone());
+                let mut extents = [Extent::NONE; SEVERAL];
+                let lists = [&here, &there, &here, &here].map(|list| &list[..]);
+                // SAFETY: as above.
+                unsafe { add_several_on(path, &mut at_once, lists, &mut extents) };
+                let fits = lists.map(|list| add(&mut one_by_one, list, limit));
+                prop_assert_eq!(extents.map(|extent| extent.within(limit)), fits);
+                prop_assert_eq!(at_once, one_by_one);
                 prop_assert_eq!(largest < f32::INFINITY.to_bits(), values.iter().all(|v| v.is_finite()));
             }
         }
@@ -158,9 +257,12 @@ mod tests {
     #[test]
     fn the_public_forms_say_the_same() {
         assert!(within(&[5, -5], 5) && !within(&[i64::MIN], MOST) && !within(&[6], 5));
-        let mut left = [0; 2];
-        assert!(difference(&[5, MOST], &[2, MOST], 3, &mut left) && left == [3, 0]);
-        assert!(!difference(&[MOST, 0], &[-MOST, 0], MOST, &mut left));
+        let mut left = vec![9];
+        assert!(difference(&[5, MOST], &[2, MOST], 3, &mut left, true) && left == [9, 3, 0]);
+        assert!(!difference(&[MOST, 0], &[-MOST, 0], MOST, &mut left, false));
+        let mut sums = [1, 2];
+        assert!(add_several(&mut sums, [&[1, 1], &[2, 2], &[3, 3], &[4, -4]], [1, 2, 3, 4]) && sums == [11, 4]);
+        assert!(!add_several(&mut sums, [&[1, 1], &[2, 2], &[3, 4], &[4, -4]], [1, 2, 3, 4]));
         assert!(all_finite(&[1.0, -0.0, f32::MIN]) && !all_finite(&[f32::NAN]) && !all_finite(&[f32::NEG_INFINITY]));
         let mut to = [1, 2];
         assert!(add(&mut to, &[3, 4], 4) && to == [4, 6]);

@@ -483,6 +483,13 @@ mod tests {
     }
 
     #[test]
+    fn soft_labels_of_a_job_before_are_no_candidate() {
+        let columns = [("x", picture()), ("y", DataType::Int64), ("soft_label", list(DataType::Float32))];
+        let layout = Layout::infer(&schema(&columns), &Options::default()).unwrap();
+        assert_eq!(layout.features.iter().map(|f| f.column).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
     fn none_or_several_candidates_list_the_columns_and_the_option() {
         let o = Options::default();
         let e = failure(&schema(&[("x", list(DataType::Int8)), ("kind", DataType::Utf8)]), &o);

@@ -4,7 +4,7 @@ use crate::arrow::datatypes::SchemaRef;
 use crate::error::{Error, Result, nearest_hint};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
-use crate::rows::{Column, Feature, FeatureKind, Hints, Role};
+use crate::rows::{Column, Feature, FeatureKind, Hints, Role, SOFT_LABEL, has_soft_labels};
 
 /// Names that a label column may have, in any case, where Hugging Face metadata doesn't tell it.
 const LABEL_NAMES: &[&str] = &["label", "labels", "target", "class", "y", "fine_label"];
@@ -108,7 +108,11 @@ impl<'a> Finder<'a> {
             return self.asked(names, label);
         }
         let images = self.columns_where(|c| c != label && self.hugging_face.is_image(self.name(c)));
-        let typed = self.columns_where(|c| c != label && FeatureKind::of(self.schema.field(c).data_type()).is_some());
+        let mut typed =
+            self.columns_where(|c| c != label && FeatureKind::of(self.schema.field(c).data_type()).is_some());
+        if typed.len() > 1 && has_soft_labels(self.schema) {
+            typed.retain(|c| self.name(*c) != SOFT_LABEL);
+        }
         let (one, reason) = match (&images[..], &typed[..]) {
             ([one], _) => (*one, "Hugging Face Image".to_string()),
             ([], [one]) => (*one, format!("the only column of {}", self.kind(*one)?.described())),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::arrow::array::{Array, ArrayRef, AsArray, StructArray};
-use crate::arrow::buffer::ScalarBuffer;
+use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::{CastOptions, cast_with_options};
 use crate::arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use crate::error::{Error, Result};
@@ -39,6 +39,9 @@ pub fn from_array(array: &StructArray, row: usize) -> Result<(Header, ClassSketc
 #[derive(Debug)]
 pub struct SketchColumn<'a> {
     array: &'a StructArray,
+    /// The columns of [`HEADER`], if all are there.
+    header: Option<Vec<&'a ArrayRef>>,
+    written: Option<Written>,
     /// The row that was read last, and its header.
     last: Option<(usize, Header)>,
 }
@@ -65,7 +68,8 @@ const HEADER: [&str; 15] = [
 impl<'a> SketchColumn<'a> {
     /// None of it is read yet.
     pub fn new(array: &'a StructArray) -> Self {
-        Self { array, last: None }
+        let header = HEADER.iter().map(|name| array.column_by_name(name)).collect();
+        Self { array, header, written: Written::of(array), last: None }
     }
 
     /// The header of the row that was read last.
@@ -92,9 +96,11 @@ impl<'a> SketchColumn<'a> {
         if row >= array.len() || array.is_null(row) {
             return Err(Error::Sketch(format!("row {row} is NULL; leave such rows out: WHERE sketch IS NOT NULL")));
         }
-        let reader = Reader { array, row, bound, check_sums };
+        let reader = Reader { array, row, bound, check_sums, written: self.written.as_ref() };
+        let alike =
+            |last: usize| self.header.as_ref().is_some_and(|columns| columns.iter().all(|c| same(c, row, last)));
         let mut header = match self.last.take() {
-            Some((last, header)) if reader.has_the_header_of(last) => header,
+            Some((last, header)) if alike(last) => header,
             _ => reader.checked_header()?,
         };
         let moments = reader.moments(&header.recipe)?;
@@ -122,15 +128,50 @@ struct Reader<'a> {
     row: usize,
     bound: Option<[u8; 16]>,
     check_sums: bool,
+    written: Option<&'a Written>,
+}
+
+/// The extractors' sums of a whole column whose types are those that sketches are written with, and without NULLs: a row's are found by offsets alone, where otherwise a dozen
+/// arrays of one row are made.
+#[derive(Debug)]
+struct Written {
+    /// Of rows, where their extractors begin and end.
+    rows: OffsetBuffer<i64>,
+    /// Of embeddings, cosines, sines: where an extractor's sums begin and end, and all of them.
+    sums: [(OffsetBuffer<i64>, ScalarBuffer<i64>); 3],
+}
+
+impl Written {
+    fn of(array: &StructArray) -> Option<Self> {
+        let lists = array.column_by_name("extractors")?.as_list_opt::<i64>().filter(|lists| lists.null_count() == 0)?;
+        let structs = lists.values().as_struct_opt().filter(|structs| structs.null_count() == 0)?;
+        let sums = |name: &str| {
+            let lists = structs.column_by_name(name)?.as_list_opt::<i64>().filter(|lists| lists.null_count() == 0)?;
+            let sums = lists.values().as_primitive_opt::<Int64Type>().filter(|sums| sums.null_count() == 0)?;
+            Some((lists.offsets().clone(), sums.values().clone()))
+        };
+        Some(Self { rows: lists.offsets().clone(), sums: [sums("embedding")?, sums("cos")?, sums("sin")?] })
+    }
+
+    fn row(&self, row: usize) -> RowSums {
+        let extractors = self.rows[row] as usize..self.rows[row + 1] as usize;
+        let kinds = self.sums.each_ref().map(|(offsets, sums)| {
+            let one = |n: usize| sums.slice(offsets[n] as usize, (offsets[n + 1] - offsets[n]) as usize);
+            let of_each = extractors.clone().map(one).collect();
+            let (first, end) = (offsets[extractors.start] as usize, offsets[extractors.end] as usize);
+            (of_each, sums.slice(first, end - first))
+        });
+        RowSums { extractors: extractors.len(), kinds }
+    }
+}
+
+/// The sums of one row: of embeddings, cosines, sines those of each extractor, and all of them as they lie one after the other.
+struct RowSums {
+    extractors: usize,
+    kinds: [(Vec<ScalarBuffer<i64>>, ScalarBuffer<i64>); 3],
 }
 
 impl Reader<'_> {
-    /// Whether row `other`, which was read, says the same of how it was made.
-    fn has_the_header_of(&self, other: usize) -> bool {
-        let same = |column: &ArrayRef| same(column, self.row, other);
-        HEADER.iter().all(|name| self.array.column_by_name(name).is_some_and(same))
-    }
-
     /// The row's value of a field, as an array of length 1 and of type `data_type`, without NULLs.
     fn column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
         let column = self.array.column_by_name(name).ok_or_else(|| {
@@ -289,18 +330,15 @@ impl Reader<'_> {
     }
 
     fn members(&self, header: &Header, count: u64) -> Result<Vec<MemberSums>> {
-        let structs = self.list("extractors", &TYPES.extractors)?;
-        let structs = structs.as_struct();
         let expected = header.recipe.extractors;
-        if structs.len() != expected {
-            return Err(damaged("extractors", format!("{} of them, the recipe says {expected}", structs.len())));
-        }
-        let column = |name: &str| {
-            let path = format!("extractors.{name}");
-            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
-            numbers::<Int64Type>(&path, &without_nulls(&path, column, &TYPES.integers)?)
+        let sums = match self.written {
+            Some(written) => written.row(self.row),
+            None => self.sums()?,
         };
-        let columns = [column("embedding")?, column("cos")?, column("sin")?];
+        if sums.extractors != expected {
+            return Err(damaged("extractors", format!("{} of them, the recipe says {expected}", sums.extractors)));
+        }
+        let columns = sums.kinds;
         // All at once, as they lie one after the other.
         let plausible =
             !self.check_sums || columns.iter().zip(limits(count)).all(|((_, all), limit)| within(all, limit));
@@ -327,9 +365,24 @@ impl Reader<'_> {
         Ok(members)
     }
 
+    /// [`Written::row`] of columns as other writers have them.
+    fn sums(&self) -> Result<RowSums> {
+        let structs = self.list("extractors", &TYPES.extractors)?;
+        let structs = structs.as_struct();
+        let column = |name: &str| {
+            let path = format!("extractors.{name}");
+            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
+            numbers::<Int64Type>(&path, &without_nulls(&path, column, &TYPES.integers)?)
+        };
+        Ok(RowSums { extractors: structs.len(), kinds: [column("embedding")?, column("cos")?, column("sin")?] })
+    }
+
     /// The sections; one that this version doesn't know is refused.
     fn moments(&self, recipe: &PoolRecipe) -> Result<Option<ReadMoments>> {
         let structs = self.list("sections", &TYPES.sections)?;
+        if structs.is_empty() {
+            return Ok(None);
+        }
         let structs = structs.as_struct();
         let column = |name: &str, data_type: &DataType| {
             let path = format!("sections.{name}");
@@ -345,7 +398,6 @@ impl Reader<'_> {
             )));
         }
         match structs.len() {
-            0 => return Ok(None),
             1 => {}
             n => return Err(damaged("sections", format!("{n} of one name"))),
         }
@@ -387,6 +439,16 @@ impl Reader<'_> {
             let (found, most) = (structs.len(), header.reservoir);
             return Err(damaged("reservoir", format!("{found} rows, its capacity is {most}")));
         }
+        let mut reservoir = Reservoir::new(header.reservoir);
+        if let Some(threshold) = self.optional("reservoir_threshold", &DataType::FixedSizeBinary(16))? {
+            if structs.len() >= header.reservoir {
+                return Err(damaged("reservoir_threshold", "a threshold, though the reservoir is full"));
+            }
+            reservoir.threshold = threshold.as_fixed_size_binary().value(0).try_into().ok();
+        }
+        if structs.is_empty() {
+            return Ok(reservoir);
+        }
         let column =
             |name: &str| structs.column_by_name(name).ok_or_else(|| damaged(&format!("reservoir.{name}"), "missing"));
         let hashes = without_nulls("reservoir.hash", column("hash")?, &DataType::FixedSizeBinary(16))?;
@@ -396,13 +458,6 @@ impl Reader<'_> {
         let finite = self.bound.is_none() && all_finite(&all);
         let exact = without_nulls("reservoir.exact", column("exact")?, &DataType::LargeBinary)?;
         let exact = exact.as_binary::<i64>();
-        let mut reservoir = Reservoir::new(header.reservoir);
-        if let Some(threshold) = self.optional("reservoir_threshold", &DataType::FixedSizeBinary(16))? {
-            if structs.len() >= header.reservoir {
-                return Err(damaged("reservoir_threshold", "a threshold, though the reservoir is full"));
-            }
-            reservoir.threshold = threshold.as_fixed_size_binary().value(0).try_into().ok();
-        }
         let (mut total, mut last) = (0u64, None);
         for (i, values) in rows.iter().enumerate() {
             let path = || format!("reservoir[{i}]");

@@ -6,7 +6,7 @@ use crate::arrow::buffer::ScalarBuffer;
 use crate::error::{Error, Result};
 pub use crate::kernels::COS_SCALE;
 use crate::kernels::sincos::fixed;
-use crate::kernels::sums;
+use crate::kernels::sums::{self, SEVERAL};
 use crate::sketch::moments::{UNITS, rows_after};
 use crate::sketch::{Header, Kept, MomentsHeader, Reservoir, Shared};
 
@@ -53,17 +53,18 @@ impl MemberSums {
         self.merge_moments(other);
     }
 
-    /// Adds the sums of `count` rows, of the same lengths, but for second moments; gives whether so many rows can have them. Where they can't, what was added remains added.
-    fn add_plausible(&mut self, other: &MemberSums, count: u64) -> bool {
-        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
-        let lists = to.into_iter().zip(other.by_name()).zip(limits(count));
-        lists.fold(true, |plausible, ((to, (_, from)), limit)| sums::add(to, from, limit) && plausible)
+    /// Takes back sums that were added, but for second moments.
+    fn take_back(&mut self, other: &MemberSums) {
+        (0..3).for_each(|kind| sums::subtract(self.of_kind_mut(kind), other.of_kind(kind)));
     }
 
-    /// Takes back what [`MemberSums::add_plausible`] has added.
-    fn take_back(&mut self, other: &MemberSums) {
-        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
-        to.into_iter().zip(other.by_name()).for_each(|(to, (_, from))| sums::subtract(to, from));
+    /// Sums of embeddings, of cosines, of sines: kind 0 to 2.
+    fn of_kind(&self, kind: usize) -> &[i64] {
+        [&self.embedding, &self.cos, &self.sin][kind]
+    }
+
+    fn of_kind_mut(&mut self, kind: usize) -> &mut [i64] {
+        [&mut self.embedding, &mut self.cos, &mut self.sin][kind]
     }
 
     fn merge_moments(&mut self, other: &MemberSums) {
@@ -117,14 +118,21 @@ pub(crate) struct LeftSums {
     pub(crate) embedding: Vec<i64>,
     pub(crate) cos: Vec<i64>,
     pub(crate) sin: Vec<i64>,
+    /// There are so many that no cache holds them until they are read.
+    past_cache: bool,
 }
+
+/// Bytes from which on what is written goes past the caches.
+const PAST_CACHE: usize = 4 << 20;
 
 impl LeftSums {
     /// Room for those of `sketches` of the form of `like`.
     pub(crate) fn for_sketches(sketches: usize, like: &ClassSketch) -> Self {
         let [features, frequencies, _] = like.members.first().map_or([0; 3], MemberSums::lengths);
-        let room = |length: usize| Vec::with_capacity(sketches * like.members.len() * length);
-        Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies) }
+        let lists = sketches * like.members.len();
+        let room = |length: usize| Vec::with_capacity(lists * length);
+        let past_cache = 8 * lists * (features + 2 * frequencies) >= PAST_CACHE;
+        Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies), past_cache }
     }
 
     /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths, of `count` rows; or gives the first sum that so many rows can't have: its name, its
@@ -139,9 +147,8 @@ impl LeftSums {
         let sums = whole.by_name().into_iter().zip(part.by_name());
         for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
             let from = to.len();
-            to.resize(from + here.len(), 0);
-            let left = &mut to[from..];
-            if !sums::difference(here, there, limit, left) {
+            if !sums::difference(here, there, limit, to, self.past_cache) {
+                let left = &to[from..];
                 let at = left.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
                 return Err((name, at, left[at]));
             }
@@ -229,15 +236,52 @@ impl ClassSketch {
     /// [`ClassSketch::merge`] of one whose sums weren't looked at; `false`: its rows can't have them, and nothing was added.
     pub(crate) fn merge_unchecked(&mut self, other: &ClassSketch) -> Result<bool> {
         let counts = self.check_merge(other)?;
-        for n in 0..self.members.len() {
-            if !self.members[n].add_plausible(&other.members[n], other.count) {
-                self.members[..=n].iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
-                return Ok(false);
-            }
+        let limits = limits(other.count);
+        let fits = self.add_kind_by_kind(|kind, n, to| sums::add(to, other.members[n].of_kind(kind), limits[kind]));
+        if !fits {
+            self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
+            return Ok(false);
         }
         self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge_moments(from));
         self.merge_others(other, counts);
         Ok(true)
+    }
+
+    /// [`ClassSketch::merge_unchecked`] of several, one after the other, and either all of them or none.
+    pub(crate) fn merge_several_unchecked(&mut self, others: [&ClassSketch; SEVERAL]) -> Result<bool> {
+        let mut counts = (self.count, self.moment_rows);
+        for (n, other) in others.into_iter().enumerate() {
+            others[..n].iter().copied().chain([&*self]).try_for_each(|before| before.check_shape(other))?;
+            counts = (count_after(counts.0, other.count)?, rows_after(counts.1, other.moment_rows)?);
+        }
+        let limits = others.map(|other| limits(other.count));
+        let fits = self.add_kind_by_kind(|kind, n, to| {
+            sums::add_several(to, others.map(|o| o.members[n].of_kind(kind)), limits.map(|limits| limits[kind]))
+        });
+        if !fits {
+            for other in others {
+                self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
+            }
+            return Ok(false);
+        }
+        for other in others {
+            let counts = self.check_merge(other)?;
+            self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge_moments(from));
+            self.merge_others(other, counts);
+        }
+        Ok(true)
+    }
+
+    /// Calls `add` with each kind of sums, each extractor and its sums of that kind; whether all calls say so. Stored sketches have the sums of a kind of all extractors one after
+    /// the other, and memory is fastest in that order.
+    fn add_kind_by_kind(&mut self, add: impl Fn(usize, usize, &mut [i64]) -> bool) -> bool {
+        let mut fits = true;
+        for kind in 0..3 {
+            for (n, member) in self.members.iter_mut().enumerate() {
+                fits &= add(kind, n, member.of_kind_mut(kind));
+            }
+        }
+        fits
     }
 
     /// Refuses what [`ClassSketch::merge`] refuses; gives the rows, and those in second moments, that there would be.
@@ -333,12 +377,11 @@ impl ClassSketch {
     }
 
     fn check_shape(&self, other: &ClassSketch) -> Result<()> {
-        let shape = |s: &ClassSketch| {
-            let members: Vec<_> = s.members.iter().map(MemberSums::lengths).collect();
-            // Those that are all 0 have any length.
-            (members, s.missing.len(), s.reservoir.capacity)
-        };
-        if shape(self) != shape(other) {
+        let shape = |s: &ClassSketch| (s.missing.len(), s.reservoir.capacity);
+        // Second moments that are all 0 have any length.
+        let same = |(a, b): (&MemberSums, &MemberSums)| a.lengths() == b.lengths();
+        let alike = self.members.len() == other.members.len() && self.members.iter().zip(&other.members).all(same);
+        if !alike || shape(self) != shape(other) {
             let shown = |s: &ClassSketch| {
                 let [features, frequencies, _] = s.members.first().map_or([0; 3], MemberSums::lengths);
                 let (extractors, kept) = (s.members.len(), s.reservoir.capacity);

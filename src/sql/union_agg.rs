@@ -12,8 +12,9 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 use datafusion::scalar::ScalarValue;
 
 use super::sketch_values::sketch_arguments;
-use crate::arrow::array::{Array, ArrayRef};
+use crate::arrow::array::{Array, ArrayRef, StructArray};
 use crate::arrow::datatypes::DataType;
+use crate::kernels::sums::SEVERAL;
 use crate::sketch::{self, ClassSketch, Header, SketchColumn};
 
 /// The aggregate's name.
@@ -89,27 +90,44 @@ impl Union {
         let values = as_struct_array(values)?;
         let mut column = SketchColumn::new(values);
         let mut joined: Option<Header> = None;
+        // Sketches of the joined header that are read, and not added yet, with their rows.
+        let mut waiting: Vec<(usize, ClassSketch)> = Vec::with_capacity(SEVERAL);
         for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
             let bound = self.sketch.as_ref().and_then(|(_, sum)| sum.reservoir.bound());
             let sketch = column.read_unchecked(row, bound)?;
             let Some(header) = column.header() else { continue };
-            match (&mut self.sketch, &joined) {
-                // Joining a header twice changes nothing.
-                (Some((_, sum)), Some(joined)) if joined == header => {
-                    if !sum.merge_unchecked(&sketch)? {
-                        // Says what is wrong.
-                        column.read(row, bound)?;
-                        return internal_err!("sums of sketch {row} that are too large, and aren't");
-                    }
+            // Joining a header twice changes nothing.
+            if self.sketch.is_some() && joined.as_ref() == Some(header) {
+                waiting.push((row, sketch));
+                if waiting.len() == SEVERAL {
+                    self.add_unchecked(&mut waiting, values)?;
                 }
-                _ => {
-                    let mut sketch = column.read(row, bound)?;
-                    let Some(header) = column.header() else { continue };
-                    // It stays, the column goes.
-                    sketch.make_own();
-                    self.add(header.clone(), sketch)?;
-                    joined = Some(header.clone());
-                }
+                continue;
+            }
+            let header = header.clone();
+            self.add_unchecked(&mut waiting, values)?;
+            let mut sketch = column.read(row, bound)?;
+            // It stays, the column goes.
+            sketch.make_own();
+            self.add(header.clone(), sketch)?;
+            joined = Some(header);
+        }
+        self.add_unchecked(&mut waiting, values)
+    }
+
+    /// Adds sketches that were read from these rows of `column`, and whose sums weren't looked at; none wait afterwards.
+    fn add_unchecked(&mut self, waiting: &mut Vec<(usize, ClassSketch)>, column: &StructArray) -> Result<()> {
+        let Some((_, sum)) = self.sketch.as_mut() else { return Ok(()) };
+        if let [(_, a), (_, b), (_, c), (_, d)] = &waiting[..]
+            && sum.merge_several_unchecked([a, b, c, d])?
+        {
+            waiting.clear();
+        }
+        for (row, sketch) in waiting.drain(..) {
+            if !sum.merge_unchecked(&sketch)? {
+                // Says what is wrong.
+                SketchColumn::new(column).read(row, None)?;
+                return internal_err!("sums of sketch {row} that are too large, and aren't");
             }
         }
         Ok(())

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::{Path, Wants, conv_block_reference};
+use super::{Geometry, Path, Wants, conv_block_reference, on_device};
 use crate::random::{normal, stream};
 
 const ALL: Wants = Wants { input: true, weights: true, parallel: false };
@@ -82,6 +82,29 @@ fn results_and_gradients_equal_the_twins_in_double_precision_on_every_path() {
                 let off = distance(found.as_ref().unwrap(), expected.as_ref().unwrap());
                 let bound = if i == 0 { 1e-6 } else { 1e-4 };
                 assert!(off < bound, "{path:?} {inputs}x{height}x{width} -> {out}, padding {padding}, part {i}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_gpus_run_gives_the_twins_results_and_gradients() {
+    for [batch, inputs, out, height, width, padding] in SHAPES {
+        let double = variables(batch, inputs, out, height, width)
+            .map(|v| Var::from_tensor(&v.to_dtype(DType::F64).unwrap()).unwrap());
+        let expected = run(&double, |[x, w, a]| conv_block_reference(x, w, a, padding));
+        for wants in [ALL, Wants { weights: false, ..ALL }, Wants { input: false, ..ALL }] {
+            let found = run(&double, |[x, w, a]| {
+                let geometry = Geometry::check(Path::detect(), x, w, a, padding)?;
+                on_device::conv_block(geometry, wants, x, w, a)
+            });
+            let wanted = [true, wants.input, wants.weights, wants.weights];
+            for (i, wanted) in wanted.into_iter().enumerate() {
+                assert_eq!(found[i].is_some(), wanted, "part {i}, {wants:?}");
+                if let (Some(found), Some(expected)) = (&found[i], &expected[i]) {
+                    let off = distance(found, expected);
+                    assert!(off < 1e-12, "{inputs}x{height}x{width} -> {out}, padding {padding}, part {i}: {off}");
+                }
             }
         }
     }
