@@ -6,6 +6,7 @@
 
 mod baselines;
 mod dataset;
+mod lenet;
 mod network;
 mod report;
 mod training;

@@ -5,6 +5,7 @@ use candle_nn::{Linear, Module};
 use rand_chacha::ChaCha12Rng;
 use serde::Serialize;
 
+use super::lenet::{self, LeNet};
 use crate::error::{Error, Result, nearest_hint};
 use crate::extract::ConvNet;
 use crate::kernels::Wants;
@@ -17,6 +18,8 @@ use crate::rows::Shape;
 pub enum NetworkKind {
     /// The field's ConvNet, for pictures.
     ConvNet,
+    /// LeNet, for pictures: a convolutional network of another kind.
+    LeNet,
     /// Three layers of 128 units with ReLU.
     Mlp,
     /// Logistic regression.
@@ -25,12 +28,13 @@ pub enum NetworkKind {
 
 impl NetworkKind {
     /// The names.
-    pub const VALUES: &'static [&'static str] = &["convnet", "mlp", "linear"];
+    pub const VALUES: &'static [&'static str] = &["convnet", "lenet", "mlp", "linear"];
 
     /// The name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConvNet => "convnet",
+            Self::LeNet => "lenet",
             Self::Mlp => "mlp",
             Self::Linear => "linear",
         }
@@ -51,6 +55,7 @@ impl std::str::FromStr for NetworkKind {
     fn from_str(text: &str) -> Result<Self> {
         match text.to_ascii_lowercase().as_str() {
             "convnet" => Ok(Self::ConvNet),
+            "lenet" => Ok(Self::LeNet),
             "mlp" => Ok(Self::Mlp),
             "linear" => Ok(Self::Linear),
             _ => Err(Error::option(
@@ -70,23 +75,24 @@ pub(super) struct Network {
 
 enum Body {
     Convolutional(ConvNet),
+    LeNet(LeNet),
     /// None for logistic regression.
     Layers(Vec<Linear>),
 }
 
 impl Network {
     /// A network with PyTorch's default weights from `rng`: uniform on +-1/sqrt(fan in), biases too; affine 1 and 0.
-    /// `width` and `depth` default to 128 channels and the depth that the picture's size asks for, or 3 layers of 128 units.
+    /// `given`, width and depth, default to 128 channels and the depth that the picture's size asks for, or 3 layers of 128 units.
     pub(super) fn random(
         kind: NetworkKind,
         shape: Shape,
         classes: usize,
-        (width, depth): (Option<usize>, Option<usize>),
+        given: (Option<usize>, Option<usize>),
         rng: &mut ChaCha12Rng,
         device: &Device,
     ) -> Result<Self> {
         let mut variables = vec![];
-        let width = width.unwrap_or(128);
+        let (width, depth) = (given.0.unwrap_or(128), given.1);
         let (body, features) = match (kind, shape) {
             (NetworkKind::ConvNet, Shape::Picture { channels, height, width: w }) => {
                 let input = [channels, height, w];
@@ -100,11 +106,18 @@ impl Network {
                 let features = net.feature_len();
                 (Body::Convolutional(net), features)
             }
-            (NetworkKind::ConvNet, Shape::Vector { .. }) => {
-                return Err(Error::option(
-                    "network",
-                    format!("'convnet' needs pictures, and these rows are a {shape}; choose 'mlp' or 'linear'"),
-                ));
+            (NetworkKind::LeNet, Shape::Picture { channels, height, width: w }) => {
+                if given.0.or(given.1).is_some() {
+                    let message = "'lenet' has the layers it has; leave out width and depth";
+                    return Err(Error::option("network", message));
+                }
+                (Body::LeNet(LeNet::random([channels, height, w], rng, device, &mut variables)?), lenet::FEATURES)
+            }
+            (NetworkKind::ConvNet | NetworkKind::LeNet, Shape::Vector { .. }) => {
+                let kind = kind.as_str();
+                let message =
+                    format!("'{kind}' needs pictures, and these rows are a {shape}; choose 'mlp' or 'linear'");
+                return Err(Error::option("network", message));
             }
             (NetworkKind::Mlp, _) => {
                 let mut fan_in = shape.len();
@@ -126,12 +139,12 @@ impl Network {
 
     /// The same network, sharing its weights, that no gradient flows into.
     pub(super) fn frozen(&self) -> Self {
-        let still = |l: &Linear| Linear::new(l.weight().detach(), l.bias().map(Tensor::detach));
         let body = match &self.body {
             Body::Convolutional(net) => {
                 let blocks = net.blocks().iter().map(|(weight, affine)| (weight.detach(), affine.detach())).collect();
                 Body::Convolutional(ConvNet::new(net.input(), blocks))
             }
+            Body::LeNet(net) => Body::LeNet(net.still()),
             Body::Layers(layers) => Body::Layers(layers.iter().map(still).collect()),
         };
         Self { body, head: still(&self.head), variables: vec![] }
@@ -144,6 +157,7 @@ impl Network {
             Body::Convolutional(net) => {
                 net.forward(x, Wants { input: false, weights: !self.variables.is_empty(), parallel: true })
             }
+            Body::LeNet(net) => net.features(x),
             Body::Layers(layers) => {
                 let mut x = x.flatten_from(1)?;
                 for layer in layers {
@@ -160,14 +174,19 @@ impl Network {
     }
 }
 
-fn variable(tensor: &Tensor, variables: &mut Vec<Var>) -> Result<Tensor> {
+/// The same layer, sharing its weights, that no gradient flows into.
+pub(super) fn still(layer: &Linear) -> Linear {
+    Linear::new(layer.weight().detach(), layer.bias().map(Tensor::detach))
+}
+
+pub(super) fn variable(tensor: &Tensor, variables: &mut Vec<Var>) -> Result<Tensor> {
     let variable = Var::from_tensor(tensor)?;
     let tensor = variable.as_tensor().clone();
     variables.push(variable);
     Ok(tensor)
 }
 
-fn linear(
+pub(super) fn linear(
     fan_in: usize,
     out: usize,
     rng: &mut ChaCha12Rng,
