@@ -69,28 +69,37 @@ pub(crate) fn subtract(to: &mut [i64], from: &[i64]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_sub(*from));
 }
 
-/// Appends `here - there`, numbers within +-[`MOST`] and of the same length, to `left`; gives whether all of it is within +-`limit`, at most [`MOST`].
+/// Appends `here - there`, all of the same length, to `left`; gives whether all of `here`, all of `there` and all that is left is within +- its limit of `limits`, at most [`MOST`] each.
+/// Where the first two aren't, what is left means nothing.
 ///
 /// `past_cache`: what is written isn't read again soon, so let it leave the caches to what is.
-pub(crate) fn difference(here: &[i64], there: &[i64], limit: i64, left: &mut Vec<i64>, past_cache: bool) -> bool {
-    assert!((0..=MOST).contains(&limit), "a limit of {limit}");
+pub(crate) fn difference(
+    here: &[i64],
+    there: &[i64],
+    limits: [i64; 3],
+    left: &mut Vec<i64>,
+    past_cache: bool,
+) -> [bool; 3] {
+    assert!(limits.iter().all(|limit| (0..=MOST).contains(limit)), "limits of {limits:?}");
     assert_eq!(here.len(), there.len(), "sums to subtract");
-    difference_of(Path::detect(), here, there, left, past_cache).within(limit)
+    let extents = difference_of(Path::detect(), here, there, left, past_cache);
+    std::array::from_fn(|i| extents[i].within(limits[i]))
 }
 
-fn difference_of(path: Path, here: &[i64], there: &[i64], left: &mut Vec<i64>, past_cache: bool) -> Extent {
+/// Gives the extents of `here`, of `there` and of what is left.
+fn difference_of(path: Path, here: &[i64], there: &[i64], left: &mut Vec<i64>, past_cache: bool) -> [Extent; 3] {
     left.reserve(here.len());
     let room = &mut left.spare_capacity_mut()[..here.len()];
     // Where writes past the caches begin: at a whole line of them.
     let aligned = if past_cache { room.as_ptr().align_offset(64).min(room.len()) } else { room.len() };
-    let mut extent = Extent::NONE;
+    let mut extents = [Extent::NONE; 3];
     // SAFETY: the path was detected, and the part of `room` from `aligned` on begins at a multiple of 64 bytes.
     // All of `room` is written, so that `left` has as many more numbers.
     unsafe {
-        difference_on(path, here, there, room, aligned, &mut extent);
+        difference_on(path, here, there, room, aligned, &mut extents);
         left.set_len(left.len() + here.len());
     }
-    extent
+    extents
 }
 
 /// Whether none of `values` is infinite or NaN.
@@ -114,7 +123,7 @@ kernel! {
 }
 
 kernel! {
-    fn difference_on(here: &[i64], there: &[i64], left: &mut [MaybeUninit<i64>], aligned: usize, extent: &mut Extent) = difference_body
+    fn difference_on(here: &[i64], there: &[i64], left: &mut [MaybeUninit<i64>], aligned: usize, extents: &mut [Extent; 3]) = difference_body
 }
 
 kernel! {
@@ -154,6 +163,23 @@ unsafe fn add_several_body<S: Simd, const MR: usize, const NV: usize>(
     *extents = found;
 }
 
+/// Extents of eight lists, side by side.
+#[derive(Clone, Copy)]
+struct Lanes {
+    least: [i64; 8],
+    most: [i64; 8],
+}
+
+impl Lanes {
+    const NONE: Self = Self { least: [Extent::NONE.least; 8], most: [Extent::NONE.most; 8] };
+
+    #[inline(always)]
+    fn widen(&mut self, sums: &[i64; 8]) {
+        self.least.iter_mut().zip(sums).for_each(|(least, sum)| *least = (*least).min(*sum));
+        self.most.iter_mut().zip(sums).for_each(|(most, sum)| *most = (*most).max(*sum));
+    }
+}
+
 /// Writes all of `left`; from `aligned` on, at a multiple of 64 bytes, past the caches.
 #[inline(always)]
 unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
@@ -161,15 +187,15 @@ unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
     there: &[i64],
     left: &mut [MaybeUninit<i64>],
     aligned: usize,
-    extent: &mut Extent,
+    extents: &mut [Extent; 3],
 ) {
-    let mut found = Extent::NONE;
-    // Of numbers within 2^62 the difference doesn't overflow.
+    let mut found = [Extent::NONE; 3];
+    // Numbers of any size may be met here; of those within 2^62 the difference doesn't overflow.
     let mut plainly = |left: &mut [MaybeUninit<i64>], here: &[i64], there: &[i64]| {
         for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
             let difference = here.wrapping_sub(*there);
             left.write(difference);
-            found.widen(difference);
+            found.iter_mut().zip([*here, *there, difference]).for_each(|(found, sum)| found.widen(sum));
         }
     };
     let (left, rest) = left.split_at_mut(aligned);
@@ -179,21 +205,23 @@ unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
     plainly(&mut rest[end..], &here[end..], &there[end..]);
     let (left, _) = rest.as_chunks_mut::<8>();
     let ((here, _), (there, _)) = (here.as_chunks::<8>(), there.as_chunks::<8>());
-    let mut of_lanes = [Extent::NONE; 8].map(|extent| (extent.least, extent.most));
+    // Three of their own, not a list of them: else the compiler keeps them in memory.
+    let (mut of_here, mut of_there, mut of_left) = (Lanes::NONE, Lanes::NONE, Lanes::NONE);
     for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
         let block: [i64; 8] = std::array::from_fn(|i| here[i].wrapping_sub(there[i]));
-        of_lanes = std::array::from_fn(|i| (of_lanes[i].0.min(block[i]), of_lanes[i].1.max(block[i])));
+        of_here.widen(here);
+        of_there.widen(there);
+        of_left.widen(&block);
         // SAFETY: eight numbers at a multiple of 64 bytes, as the caller vouches for the first of them.
         unsafe { S::stream(left.as_mut_ptr().cast(), block) };
     }
     if end > 0 {
         simd::written();
+        for (found, lanes) in found.iter_mut().zip([of_here, of_there, of_left]) {
+            lanes.least.into_iter().chain(lanes.most).for_each(|sum| found.widen(sum));
+        }
     }
-    of_lanes.into_iter().for_each(|(least, most)| {
-        found.least = found.least.min(least);
-        found.most = found.most.max(most);
-    });
-    *extent = found;
+    *extents = found;
 }
 
 #[inline(always)]
@@ -236,8 +264,9 @@ mod tests {
                 prop_assert_eq!(&sum, &here);
                 for (before, past_cache) in [(0, false), (0, true), (1, true), (5, true)] {
                     let mut left = vec![7; before];
-                    let of_left = difference_of(path, &here, &there, &mut left, past_cache);
-                    prop_assert_eq!(of_left.within(limit), inside(&wide(|a, b| a - b)));
+                    let extents = difference_of(path, &here, &there, &mut left, past_cache);
+                    let expected = [inside(&wide(|a, _| a)), inside(&wide(|_, b| b)), inside(&wide(|a, b| a - b))];
+                    prop_assert_eq!(extents.map(|extent| extent.within(limit)), expected);
                     prop_assert_eq!(&left[..before], &vec![7; before]);
                     prop_assert_eq!(&left[before..], wide(|a, b| a - b).iter().map(|v| *v as i64).collect::<Vec<_>>());
                 }
@@ -258,8 +287,11 @@ mod tests {
     fn the_public_forms_say_the_same() {
         assert!(within(&[5, -5], 5) && !within(&[i64::MIN], MOST) && !within(&[6], 5));
         let mut left = vec![9];
-        assert!(difference(&[5, MOST], &[2, MOST], 3, &mut left, true) && left == [9, 3, 0]);
-        assert!(!difference(&[MOST, 0], &[-MOST, 0], MOST, &mut left, false));
+        assert_eq!(difference(&[5, MOST], &[2, MOST], [MOST, MOST, 3], &mut left, true), [true; 3]);
+        assert_eq!(left, [9, 3, 0]);
+        let fits = difference(&[MOST, 0], &[-MOST, 0], [MOST; 3], &mut left, false);
+        assert_eq!(fits, [true, true, false]);
+        assert_eq!(difference(&[i64::MIN], &[5], [MOST, 4, MOST], &mut left, false)[..2], [false; 2]);
         let mut sums = [1, 2];
         assert!(add_several(&mut sums, [&[1, 1], &[2, 2], &[3, 3], &[4, -4]], [1, 2, 3, 4]) && sums == [11, 4]);
         assert!(!add_several(&mut sums, [&[1, 1], &[2, 2], &[3, 4], &[4, -4]], [1, 2, 3, 4]));

@@ -135,25 +135,27 @@ impl LeftSums {
         Self { embedding: room(features), cos: room(frequencies), sin: room(frequencies), past_cache }
     }
 
-    /// Appends what is left of the sums of `whole` without those of `part`, of the same lengths, of `count` rows; or gives the first sum that so many rows can't have: its name, its
-    /// position and the sum.
-    fn push(
-        &mut self,
-        whole: &MemberSums,
-        part: &MemberSums,
-        count: u64,
-    ) -> std::result::Result<(), (&'static str, usize, i64)> {
-        let to = [&mut self.embedding, &mut self.cos, &mut self.sin];
-        let sums = whole.by_name().into_iter().zip(part.by_name());
-        for ((((name, here), (_, there)), limit), to) in sums.zip(limits(count)).zip(to) {
-            let from = to.len();
-            if !sums::difference(here, there, limit, to, self.past_cache) {
-                let left = &to[from..];
-                let at = left.iter().position(|sum| sum.unsigned_abs() > limit.unsigned_abs()).unwrap_or(0);
-                return Err((name, at, left[at]));
+    /// Appends what is left, `count` rows, of the sums of `whole` without those of `part`, of the same shape, whose sums needn't have been looked at.
+    fn push(&mut self, whole: &ClassSketch, part: &ClassSketch, count: u64) -> Left {
+        let most = [whole.count, part.count, count].map(limits);
+        let (mut sound, mut first) = (true, None);
+        // Kind by kind: the order of memory.
+        for (kind, to) in [&mut self.embedding, &mut self.cos, &mut self.sin].into_iter().enumerate() {
+            let limits = most.map(|limits| limits[kind]);
+            for (extractor, (here, there)) in whole.members.iter().zip(&part.members).enumerate() {
+                let from = to.len();
+                let (here, there) = (here.of_kind(kind), there.of_kind(kind));
+                let [of_whole, of_part, of_left] = sums::difference(here, there, limits, to, self.past_cache);
+                sound &= of_whole && of_part;
+                if !of_left && first.is_none() {
+                    let left = &to[from..];
+                    let at = left.iter().position(|sum| sum.unsigned_abs() > limits[2].unsigned_abs()).unwrap_or(0);
+                    let name = whole.members[extractor].by_name()[kind].0;
+                    first = Some(Left::Impossible { extractor, name, at, sum: left[at] });
+                }
             }
         }
-        Ok(())
+        if sound { first.unwrap_or(Left::Fits) } else { Left::Damaged }
     }
 
     fn lengths(&self) -> [usize; 3] {
@@ -165,6 +167,16 @@ impl LeftSums {
         self.cos.truncate(cos);
         self.sin.truncate(sin);
     }
+}
+
+/// What [`LeftSums::push`] found.
+enum Left {
+    /// Sums that the rows left can have.
+    Fits,
+    /// A sum that they can't have.
+    Impossible { extractor: usize, name: &'static str, at: usize, sum: i64 },
+    /// Sums, of the whole or of the part, that its own rows can't have.
+    Damaged,
 }
 
 /// Second moments without those of a part; either may be empty, which is all 0, and so is the result where it would be.
@@ -233,30 +245,35 @@ impl ClassSketch {
         self.reservoir.merge(&other.reservoir);
     }
 
-    /// [`ClassSketch::merge`] of one whose sums weren't looked at; `false`: its rows can't have them, and nothing was added.
-    pub(crate) fn merge_unchecked(&mut self, other: &ClassSketch) -> Result<bool> {
-        let counts = self.check_merge(other)?;
-        let limits = limits(other.count);
-        let fits = self.add_kind_by_kind(|kind, n, to| sums::add(to, other.members[n].of_kind(kind), limits[kind]));
-        if !fits {
-            self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
-            return Ok(false);
-        }
-        self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge_moments(from));
-        self.merge_others(other, counts);
-        Ok(true)
-    }
-
-    /// [`ClassSketch::merge_unchecked`] of several, one after the other, and either all of them or none.
-    pub(crate) fn merge_several_unchecked(&mut self, others: [&ClassSketch; SEVERAL]) -> Result<bool> {
+    /// [`ClassSketch::merge`] of several, one after the other, whose sums weren't looked at; `false`: the rows of one can't have them, and nothing was added.
+    ///
+    /// The sums of one kind and extractor stay in the cache while those of all sketches are added to them.
+    pub(crate) fn merge_several_unchecked(&mut self, others: &[&ClassSketch]) -> Result<bool> {
         let mut counts = (self.count, self.moment_rows);
-        for (n, other) in others.into_iter().enumerate() {
-            others[..n].iter().copied().chain([&*self]).try_for_each(|before| before.check_shape(other))?;
+        // One without second moments or kept rows goes with any: those that have them have to go with each other.
+        let with_moments = others.iter().find(|other| other.members.iter().any(|m| !m.moments.is_empty()));
+        let with_rows = others.iter().find(|other| !other.reservoir.rows.is_empty());
+        for other in others {
+            let beside = [with_moments, with_rows].into_iter().flatten().copied();
+            beside.chain([&*self]).try_for_each(|before| before.check_shape(other))?;
             counts = (count_after(counts.0, other.count)?, rows_after(counts.1, other.moment_rows)?);
         }
-        let limits = others.map(|other| limits(other.count));
+        let limits: Vec<[i64; 3]> = others.iter().map(|other| limits(other.count)).collect();
         let fits = self.add_kind_by_kind(|kind, n, to| {
-            sums::add_several(to, others.map(|o| o.members[n].of_kind(kind)), limits.map(|limits| limits[kind]))
+            let (at_once, rest) = others.as_chunks::<SEVERAL>();
+            let (limits_at_once, rest_limits) = limits.as_chunks::<SEVERAL>();
+            let mut fits = true;
+            for (others, limits) in at_once.iter().zip(limits_at_once) {
+                fits &= sums::add_several(
+                    to,
+                    others.map(|other| other.members[n].of_kind(kind)),
+                    limits.map(|limits| limits[kind]),
+                );
+            }
+            for (other, limits) in rest.iter().zip(rest_limits) {
+                fits &= sums::add(to, other.members[n].of_kind(kind), limits[kind]);
+            }
+            fits
         });
         if !fits {
             for other in others {
@@ -298,7 +315,18 @@ impl ClassSketch {
     pub fn subtract(&mut self, part: &ClassSketch) -> Result<()> {
         let lengths: Vec<[usize; 3]> = self.members.iter().map(MemberSums::lengths).collect();
         let mut left = LeftSums::for_sketches(1, self);
-        self.subtract_to(part, &mut left)?;
+        if !self.subtract_to(part, &mut left)? {
+            let damaged = |what: &str, sketch: &ClassSketch| {
+                let find = |(n, member): (usize, &MemberSums)| member.too_large(sketch.count).map(|found| (n, found));
+                let (extractor, (name, at, sum)) = sketch.members.iter().enumerate().find_map(find)?;
+                let rows = sketch.count;
+                Some(format!(
+                    "the {what} has the sum {sum} in extractors[{extractor}].{name}[{at}], which {rows} rows can't have"
+                ))
+            };
+            let what = damaged("first", self).or_else(|| damaged("second", part)).unwrap_or_default();
+            return Err(Error::Sketch(format!("{what}; the sketch is damaged, make it again")));
+        }
         let (embedding, cos, sin) =
             (ScalarBuffer::from(left.embedding), ScalarBuffer::from(left.cos), ScalarBuffer::from(left.sin));
         let mut from = [0; 3];
@@ -311,17 +339,18 @@ impl ClassSketch {
         Ok(())
     }
 
-    /// [`ClassSketch::subtract`], with the sums that are left, but for second moments, appended to `left`; this one has none then. On an error neither has changed.
-    pub(crate) fn subtract_to(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<()> {
+    /// [`ClassSketch::subtract`], with the sums that are left, but for second moments, appended to `left`; this one has none then. Neither's sums need have been looked at: `false` if one has
+    /// some that its rows can't have. Then, and on an error, neither has changed.
+    pub(crate) fn subtract_to(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<bool> {
         let before = left_sums.lengths();
         let done = self.take_back(part, left_sums);
-        if done.is_err() {
+        if !matches!(done, Ok(true)) {
             left_sums.truncate(before);
         }
         done
     }
 
-    fn take_back(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<()> {
+    fn take_back(&mut self, part: &ClassSketch, left_sums: &mut LeftSums) -> Result<bool> {
         self.check_shape(part)?;
         let left = |what: &str, here: u64, there: u64| {
             here.checked_sub(there).ok_or_else(|| {
@@ -344,11 +373,15 @@ impl ClassSketch {
                 "the second isn't part of the first: {count} rows would be left, which can't have {what}; subtract only what was added"
             )))
         };
+        match left_sums.push(self, part, count) {
+            Left::Fits => {}
+            Left::Impossible { extractor, name, at, sum } => {
+                return impossible(format!("the sum {sum} in extractors[{extractor}].{name}[{at}]"));
+            }
+            Left::Damaged => return Ok(false),
+        }
         let mut members = Vec::with_capacity(self.members.len());
         for (n, (here, there)) in self.members.iter().zip(&part.members).enumerate() {
-            if let Err((name, at, sum)) = left_sums.push(here, there, count) {
-                return impossible(format!("the sum {sum} in extractors[{n}].{name}[{at}]"));
-            }
             let member = MemberSums {
                 moments: difference_of_moments(&here.moments, &there.moments),
                 moments_clipped: left("clipped second moments", here.moments_clipped, there.moments_clipped)?,
@@ -373,7 +406,7 @@ impl ClassSketch {
         }
         (self.count, self.clipped, self.missing, self.moment_rows) = (count, clipped, missing, moment_rows);
         (self.members, self.reservoir) = (members, reservoir);
-        Ok(())
+        Ok(true)
     }
 
     fn check_shape(&self, other: &ClassSketch) -> Result<()> {

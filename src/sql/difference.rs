@@ -64,8 +64,9 @@ impl ScalarUDFImpl for Difference {
                 out.push(new_null_array(&sketch::data_type(), 1));
                 continue;
             }
-            let mut rest = wholes.read(row, None)?;
-            let part = if parts.is_null(row) { None } else { Some(taken.read(row, None)?) };
+            // Sums are looked at as they are subtracted.
+            let mut rest = wholes.read_unchecked(row, None)?;
+            let part = if parts.is_null(row) { None } else { Some(taken.read_unchecked(row, None)?) };
             let header = match (wholes.header(), part.as_ref().and_then(|_| taken.header())) {
                 (Some(ours), Some(theirs)) => {
                     if joined.as_ref().is_none_or(|(a, b, _)| (a, b) != (ours, theirs)) {
@@ -85,7 +86,12 @@ impl ScalarUDFImpl for Difference {
             }
             let Some(together) = &mut together else { return internal_err!("sketches of no header") };
             let part = part.unwrap_or_else(|| ClassSketch::empty(header));
-            rest.subtract_to(&part, &mut together.left)?;
+            if !rest.subtract_to(&part, &mut together.left)? {
+                // Says what is wrong.
+                SketchColumn::new(sketches).read(row, None)?;
+                SketchColumn::new(parts).read(row, None)?;
+                return internal_err!("sums of row {row} that are too large, and aren't");
+            }
             together.sketches.push(rest);
         }
         flush(together, &mut out)?;

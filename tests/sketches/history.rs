@@ -71,7 +71,12 @@ fn a_difference_whose_counts_cannot_be_right_is_refused_and_changes_nothing() {
     // Sums that two rows can't have, though no kept row gives it away.
     let mut forged = sketch(&sketcher, &[1, 2]);
     forged.reservoir.rows.clear();
-    forged.members[1].cos[3] -= 5 << 30;
-    let e = whole.clone().subtract(&forged).unwrap_err().to_string();
-    assert!(e.contains("2 rows would be left") && e.contains("extractors[1].cos[3]"), "{e}");
+    let of_whole = whole.members[1].cos[3];
+    for (sum, why) in [((-2 * of_whole.signum()) << 30, "2 rows would be left"), (5 << 30, "the second has the sum")] {
+        forged.members[1].cos[3] = sum;
+        let mut rest = whole.clone();
+        let e = rest.subtract(&forged).unwrap_err().to_string();
+        assert!(e.contains(why) && e.contains("extractors[1].cos[3]"), "{e}");
+        assert_eq!(rest, whole);
+    }
 }
