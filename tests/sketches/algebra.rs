@@ -38,6 +38,29 @@ async fn a_difference_in_sql_is_the_sketch_of_the_other_rows_also_after_a_trip_t
     assert_eq!([0, 1].map(|i| nulls.column(i).as_boolean().value(0)), [false, true]);
 }
 
+/// Sums are looked at as they are added, several sketches at a time, and as they are subtracted: wherever a damaged one stands, it is named.
+#[tokio::test]
+async fn a_damaged_sum_is_found_at_any_place_of_a_column() {
+    let sketcher = sketcher(0);
+    let sketches: Vec<ClassSketch> = (0..8).map(|n| sketch(&sketcher, &[n, n + 50])).collect();
+    for (place, forge) in (0..8).zip([i64::MAX, i64::MIN, 3 << 30, -(3 << 30)].into_iter().cycle()) {
+        let mut damaged = sketches.clone();
+        damaged[place].members[1].sin[15] = forge;
+        let ctx = with_table(&[("s", &sketches), ("d", &damaged)]);
+        for query in [
+            "SELECT distill_union_agg(d ORDER BY i) FROM t".to_string(),
+            "SELECT distill_difference(d, s) FROM t".to_string(),
+            "SELECT distill_difference(s, d) FROM t".to_string(),
+        ] {
+            let e = message(&ctx, &query).await;
+            let expected = format!("extractors[1].sin': sum 15 is {forge}, too large for 2 rows");
+            assert!(e.contains(&expected), "{query}, {place}: {e}");
+        }
+        let whole = rows(&ctx, "SELECT distill_union_agg(s) AS s FROM t").await.unwrap();
+        assert_eq!(sketch::from_array(whole.column(0).as_struct(), 0).unwrap().1.count, 16);
+    }
+}
+
 #[tokio::test]
 async fn a_distance_is_zero_or_chance_for_like_rows_and_far_for_others() {
     let sketcher = sketcher(0);
