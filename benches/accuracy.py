@@ -76,7 +76,12 @@ class Results:
         self.path = folder / "results.jsonl"
         self.lines = {}
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            text = self.path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                # A line that a stop has cut off: the next one would be appended to it.
+                self.path.write_text(whole)
+            for line in whole.splitlines():
                 found = json.loads(line)
                 self.lines[self.key(found)] = found
 
