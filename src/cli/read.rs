@@ -56,15 +56,15 @@ pub(super) async fn datasets(ctx: &SessionContext, sources: &[&str], options: &O
     opened.iter().map(|source| source.dataset(scaling.as_ref())).collect()
 }
 
-/// The options that leave out the columns that a job has added to rows of `schema`, unless they name them: weights tell of the other rows of the
-/// class, soft labels aren't features, and the test rows have neither.
+/// The options that leave out the column of weights that a job has added to rows of `schema`, unless they name it: it tells of the other rows of the
+/// class, and the test rows don't have it.
 fn without_added(schema: &SchemaRef, options: &Options) -> Options {
     let mut options = options.clone();
     let weight = sql::weight_column(schema).filter(|name| schema.column_with_name(name).is_some());
-    for added in weight.into_iter().chain(has_soft_labels(schema).then(|| SOFT_LABEL.to_string())) {
+    if let Some(weight) = weight {
         let named = options.features.iter().flatten().chain(&options.exclude).chain(&options.label);
-        if !named.into_iter().any(|name| *name == added) {
-            options.exclude.push(added);
+        if !named.into_iter().any(|name| *name == weight) {
+            options.exclude.push(weight);
         }
     }
     options

@@ -59,7 +59,7 @@ impl LeNet {
         let mut x = x.clone();
         for ((weight, bias), padding) in self.convolutions.iter().zip([self.padding, 0]) {
             x = x.contiguous()?.conv2d(weight, padding, 1, 1, 1)?.broadcast_add(bias)?.relu()?;
-            // Not max_pool2d: candle 0.11 gives it a quarter of its gradient.
+            // A maximum pool, see clippy.toml.
             let (batch, channels, height, width) = x.dims4()?;
             let even = x.narrow(2, 0, height / 2 * 2)?.narrow(3, 0, width / 2 * 2)?.contiguous()?;
             x = even.reshape((batch, channels, height / 2, 2, width / 2, 2))?.max(5)?.max(3)?;

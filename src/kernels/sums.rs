@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 
 use crate::kernels::simd::{self, Path, Simd, kernel};
 
-/// Largest limit here, just below 2^62: a sum and a limit of that size don't overflow when they are added.
-pub(crate) const MOST: i64 = (1 << 62) - 1;
+/// Largest limit here. The difference of two sums within it that overflows, 2^63, wraps around to a number outside of it.
+pub(crate) const MOST: i64 = 1 << 62;
 
 /// Smallest and largest of some sums: of none, what any sum widens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Extent {
     }
 
     fn within(self, limit: i64) -> bool {
-        self == Self::NONE || (self.most <= limit && self.least >= -limit)
+        self.most <= limit && self.least >= -limit
     }
 }
 
@@ -190,7 +190,7 @@ unsafe fn difference_body<S: Simd, const MR: usize, const NV: usize>(
     extents: &mut [Extent; 3],
 ) {
     let mut found = [Extent::NONE; 3];
-    // Numbers of any size may be met here; of those within 2^62 the difference doesn't overflow.
+    // Numbers of any size may be met here.
     let mut plainly = |left: &mut [MaybeUninit<i64>], here: &[i64], there: &[i64]| {
         for ((left, here), there) in left.iter_mut().zip(here).zip(there) {
             let difference = here.wrapping_sub(*there);

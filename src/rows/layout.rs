@@ -487,6 +487,12 @@ mod tests {
         let columns = [("x", picture()), ("y", DataType::Int64), ("soft_label", list(DataType::Float32))];
         let layout = Layout::infer(&schema(&columns), &Options::default()).unwrap();
         assert_eq!(layout.features.iter().map(|f| f.column).collect::<Vec<_>>(), [0]);
+        // Nor where all else is a table's.
+        let columns = [("x", DataType::Float64), ("y", DataType::Int64), ("soft_label", list(DataType::Float32))];
+        let layout = Layout::infer(&schema(&columns), &Options::default()).unwrap();
+        assert_eq!(layout.features.iter().map(|f| f.column).collect::<Vec<_>>(), [0]);
+        let named = Options { features: Some(vec!["soft_label".into()]), ..Options::default() };
+        assert_eq!(Layout::infer(&schema(&columns), &named).unwrap().features[0].column, 2);
     }
 
     #[test]

@@ -108,11 +108,10 @@ impl<'a> Finder<'a> {
             return self.asked(names, label);
         }
         let images = self.columns_where(|c| c != label && self.hugging_face.is_image(self.name(c)));
-        let mut typed =
-            self.columns_where(|c| c != label && FeatureKind::of(self.schema.field(c).data_type()).is_some());
-        if typed.len() > 1 && has_soft_labels(self.schema) {
-            typed.retain(|c| self.name(*c) != SOFT_LABEL);
-        }
+        // Soft labels are lists of numbers too; who means them as a feature names them.
+        let soft = |c: usize| self.name(c) == SOFT_LABEL && has_soft_labels(self.schema);
+        let is_feature = |c: usize| FeatureKind::of(self.schema.field(c).data_type()).is_some();
+        let typed = self.columns_where(|c| c != label && is_feature(c) && !soft(c));
         let (one, reason) = match (&images[..], &typed[..]) {
             ([one], _) => (*one, "Hugging Face Image".to_string()),
             ([], [one]) => (*one, format!("the only column of {}", self.kind(*one)?.described())),

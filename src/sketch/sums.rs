@@ -192,9 +192,9 @@ fn difference_of_moments(here: &[i64], there: &[i64]) -> Shared<i64> {
     rest.into()
 }
 
-/// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most 2^30 rows of 2^32 units, less one: of so many rows that were all clipped alike, nobody has a sketch.
+/// Largest sums of `count` rows: of embeddings, of cosines, of sines. At most [`MAX_COUNT`] rows of 2^32 units.
 pub(super) fn limits(count: u64) -> [i64; 3] {
-    let of = |unit: f64| ((count * fixed(unit).unsigned_abs()) as i64).min(sums::MOST);
+    let of = |unit: f64| (count * fixed(unit).unsigned_abs()) as i64;
     [of(f64::from(EMBEDDING_BOUND) * EMBEDDING_SCALE), of(COS_SCALE), of(COS_SCALE)]
 }
 
@@ -246,59 +246,46 @@ impl ClassSketch {
     }
 
     /// [`ClassSketch::merge`] of several, one after the other, whose sums weren't looked at; `false`: the rows of one can't have them, and nothing was added.
-    ///
-    /// The sums of one kind and extractor stay in the cache while those of all sketches are added to them.
     pub(crate) fn merge_several_unchecked(&mut self, others: &[&ClassSketch]) -> Result<bool> {
-        let mut counts = (self.count, self.moment_rows);
         // One without second moments or kept rows goes with any: those that have them have to go with each other.
         let with_moments = others.iter().find(|other| other.members.iter().any(|m| !m.moments.is_empty()));
         let with_rows = others.iter().find(|other| !other.reservoir.rows.is_empty());
+        // After each of them.
+        let mut counts: Vec<(u64, u64)> = Vec::with_capacity(others.len());
         for other in others {
             let beside = [with_moments, with_rows].into_iter().flatten().copied();
             beside.chain([&*self]).try_for_each(|before| before.check_shape(other))?;
-            counts = (count_after(counts.0, other.count)?, rows_after(counts.1, other.moment_rows)?);
+            let (count, moment_rows) = counts.last().copied().unwrap_or((self.count, self.moment_rows));
+            counts.push((count_after(count, other.count)?, rows_after(moment_rows, other.moment_rows)?));
         }
         let limits: Vec<[i64; 3]> = others.iter().map(|other| limits(other.count)).collect();
-        let fits = self.add_kind_by_kind(|kind, n, to| {
-            let (at_once, rest) = others.as_chunks::<SEVERAL>();
-            let (limits_at_once, rest_limits) = limits.as_chunks::<SEVERAL>();
-            let mut fits = true;
-            for (others, limits) in at_once.iter().zip(limits_at_once) {
-                fits &= sums::add_several(
-                    to,
-                    others.map(|other| other.members[n].of_kind(kind)),
-                    limits.map(|limits| limits[kind]),
-                );
+        let (at_once, rest) = others.as_chunks::<SEVERAL>();
+        let (limits_at_once, rest_limits) = limits.as_chunks::<SEVERAL>();
+        let mut fits = true;
+        // Stored sketches have the sums of a kind of all extractors one after the other, and memory is fastest in that order.
+        for kind in 0..3 {
+            for (n, member) in self.members.iter_mut().enumerate() {
+                let to = member.of_kind_mut(kind);
+                for (others, limits) in at_once.iter().zip(limits_at_once) {
+                    let from = others.map(|other| other.members[n].of_kind(kind));
+                    fits &= sums::add_several(to, from, limits.map(|limits| limits[kind]));
+                }
+                for (other, limits) in rest.iter().zip(rest_limits) {
+                    fits &= sums::add(to, other.members[n].of_kind(kind), limits[kind]);
+                }
             }
-            for (other, limits) in rest.iter().zip(rest_limits) {
-                fits &= sums::add(to, other.members[n].of_kind(kind), limits[kind]);
-            }
-            fits
-        });
+        }
         if !fits {
             for other in others {
                 self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.take_back(from));
             }
             return Ok(false);
         }
-        for other in others {
-            let counts = self.check_merge(other)?;
+        for (other, counts) in others.iter().zip(counts) {
             self.members.iter_mut().zip(&other.members).for_each(|(to, from)| to.merge_moments(from));
             self.merge_others(other, counts);
         }
         Ok(true)
-    }
-
-    /// Calls `add` with each kind of sums, each extractor and its sums of that kind; whether all calls say so. Stored sketches have the sums of a kind of all extractors one after
-    /// the other, and memory is fastest in that order.
-    fn add_kind_by_kind(&mut self, add: impl Fn(usize, usize, &mut [i64]) -> bool) -> bool {
-        let mut fits = true;
-        for kind in 0..3 {
-            for (n, member) in self.members.iter_mut().enumerate() {
-                fits &= add(kind, n, member.of_kind_mut(kind));
-            }
-        }
-        fits
     }
 
     /// Refuses what [`ClassSketch::merge`] refuses; gives the rows, and those in second moments, that there would be.

@@ -88,8 +88,8 @@ impl ScalarUDFImpl for Difference {
             let part = part.unwrap_or_else(|| ClassSketch::empty(header));
             if !rest.subtract_to(&part, &mut together.left)? {
                 // Says what is wrong.
-                SketchColumn::new(sketches).read(row, None)?;
-                SketchColumn::new(parts).read(row, None)?;
+                wholes.read(row, None)?;
+                taken.read(row, None)?;
                 return internal_err!("sums of row {row} that are too large, and aren't");
             }
             together.sketches.push(rest);

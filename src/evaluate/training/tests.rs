@@ -116,6 +116,10 @@ fn what_does_not_fit_together_is_refused_with_both_named() {
     assert!(e.contains("vector of 64") && e.contains("1x8x8 picture"), "{e}");
     let e = message(&vectors, &vectors, &config(NetworkKind::ConvNet));
     assert!(e.contains("'convnet' needs pictures"), "{e}");
+    let e = message(&vectors, &vectors, &config(NetworkKind::LeNet));
+    assert!(e.contains("'lenet' needs pictures"), "{e}");
+    let e = message(&pictures, &pictures, &EvaluateConfig { width: Some(8), ..config(NetworkKind::LeNet) });
+    assert!(e.contains("leave out width and depth"), "{e}");
     let e = message(&vectors, &vectors, &EvaluateConfig { augment: Some("crop".into()), ..config(NetworkKind::Mlp) });
     assert!(e.contains("'augment'"), "{e}");
 }

@@ -40,7 +40,6 @@ fn pool(g: Geometry, planes: &Tensor) -> Result<Tensor> {
     let [ph, pw] = g.pooled();
     let pictures = planes.reshape((g.batch, g.out, g.conv[0], g.conv[1]))?;
     let even = pictures.narrow(2, 0, 2 * ph)?.narrow(3, 0, 2 * pw)?.contiguous()?;
-    #[allow(clippy::disallowed_methods)] // right on planes of even sizes
     even.avg_pool2d(2)
 }
 
@@ -97,55 +96,35 @@ impl Block {
     }
 }
 
+/// The forward pass `$name` on a device with `$storage`: the result is known.
+macro_rules! known {
+    ($name:ident, $kind:ident($storage:ident)) => {
+        fn $name(
+            &self,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+        ) -> Result<($storage, Shape)> {
+            let (storage, layout) = self.pooled.storage_and_layout();
+            match storage.try_clone(layout)? {
+                Storage::$kind(storage) => Ok((storage, self.pooled.shape().clone())),
+                _ => bail!("conv_block: the tensors are on different devices"),
+            }
+        }
+    };
+}
+
 impl CustomOp3 for Block {
     fn name(&self) -> &'static str {
         "conv_block"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        match copy(&self.pooled)? {
-            Storage::Cpu(storage) => Ok((storage, self.pooled.shape().clone())),
-            _ => bail!("conv_block: the tensors are on different devices"),
-        }
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        match copy(&self.pooled)? {
-            Storage::Cuda(storage) => Ok((storage, self.pooled.shape().clone())),
-            _ => bail!("conv_block: the tensors are on different devices"),
-        }
-    }
-
-    fn metal_fwd(
-        &self,
-        _: &MetalStorage,
-        _: &Layout,
-        _: &MetalStorage,
-        _: &Layout,
-        _: &MetalStorage,
-        _: &Layout,
-    ) -> Result<(MetalStorage, Shape)> {
-        match copy(&self.pooled)? {
-            Storage::Metal(storage) => Ok((storage, self.pooled.shape().clone())),
-            _ => bail!("conv_block: the tensors are on different devices"),
-        }
-    }
+    known!(cpu_fwd, Cpu(CpuStorage));
+    known!(cuda_fwd, Cuda(CudaStorage));
+    known!(metal_fwd, Metal(MetalStorage));
 
     fn bwd(
         &self,
@@ -160,10 +139,4 @@ impl CustomOp3 for Block {
         let of_weight = self.wants.weights.then(|| self.back_to_weight(&x.detach(), &convolved));
         Ok((of_input.transpose()?, of_weight.transpose()?, of_affine))
     }
-}
-
-/// A copy of what a contiguous tensor holds.
-fn copy(t: &Tensor) -> Result<Storage> {
-    let (storage, layout) = t.storage_and_layout();
-    storage.try_clone(layout)
 }
