@@ -27,6 +27,7 @@ pub use value::{AUGMENTS, Value};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, nearest_hint};
+use crate::rows::Shape;
 
 /// The options of a distillation job. `None` means: chosen from the rows, see the option's documentation.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,7 @@ pub struct Options {
     pub method: Method,
     pub terms: Option<Terms>,
     pub steps: Option<usize>,
+    pub unroll: Option<usize>,
     pub extractors: Option<usize>,
     pub network: Network,
     pub width: Option<usize>,
@@ -77,6 +79,9 @@ pub struct Options {
     pub threads: Option<usize>,
 }
 
+/// Real rows kept of each class where networks are to be tried on them.
+pub(crate) const UNROLL_KEPT: usize = 250;
+
 /// The bytes of a pool file that was fetched from elsewhere.
 #[derive(Clone, PartialEq)]
 pub struct PoolBytes(pub Arc<Vec<u8>>);
@@ -102,6 +107,7 @@ impl Default for Options {
             method: Method::Auto,
             terms: None,
             steps: None,
+            unroll: None,
             extractors: None,
             network: Network::Auto,
             width: None,
@@ -168,11 +174,11 @@ impl Options {
             .collect()
     }
 
-    /// Real rows kept per class: `reservoir_per_class`, else what `method` and `init` need.
+    /// Real rows kept per class of rows of `shape`: `reservoir_per_class`, else what `method`, `init` and `unroll` need.
     ///
     /// Where the classes' shares depend on how many classes there are or how large they are, they aren't known before the pass: then at most 1,000
     /// are kept, or what `ipc` asks for.
-    pub fn reservoir(&self) -> usize {
+    pub fn reservoir(&self, shape: Shape) -> usize {
         let ipc = self.ipc * self.packed();
         let compares = matches!(self.method, Method::Herding | Method::KCenter | Method::KMeans);
         let wanted = match (self.rows, self.allocation) {
@@ -182,7 +188,22 @@ impl Options {
             (None, Allocation::Equal) => ipc.max(64),
             (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
         };
-        self.reservoir_per_class.unwrap_or(wanted)
+        let tried_on = if self.unrolls(shape) { UNROLL_KEPT } else { 0 };
+        self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
+    }
+
+    /// Whether there are steps of unrolled training for rows of `shape`: as `unroll` says, else for pictures where the way is left to `method => 'auto'`.
+    ///
+    /// Not without real rows to start from: what keeps none for that is to keep none for this.
+    pub fn unrolls(&self, shape: Shape) -> bool {
+        let left_open = self.method == Method::Auto
+            && self.terms.is_none()
+            && self.steps.is_none()
+            && self.learning_rate.is_none()
+            && self.label_kind == LabelKind::Hard
+            && self.init == Init::Real
+            && self.reservoir_per_class.is_none_or(|kept| kept >= UNROLL_KEPT);
+        self.unroll.map_or(left_open && matches!(shape, Shape::Picture { .. }), |steps| steps > 0)
     }
 
     /// Pictures in a stored one, see option `mosaic`.

@@ -43,7 +43,7 @@ pub fn option_parser(data: &[u8]) {
     let mut options = Options::default();
     if options.set_text(&String::from_utf8_lossy(data)).is_ok() {
         let _ = options.check();
-        let _ = (options.reservoir(), options.changed());
+        let _ = (options.reservoir(Shape::Vector { len: 1 }), options.changed());
     }
 }
 

@@ -11,6 +11,7 @@ impl Options {
             || self.learning_rate.is_some()
             || self.frequencies.is_some()
             || self.warm_start.is_some()
+            || self.unroll.is_some_and(|steps| steps > 0)
             || self.terms.is_some()
             || self.label_kind == LabelKind::Soft
             || self.init == Init::Noise;

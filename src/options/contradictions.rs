@@ -71,6 +71,10 @@ impl Options {
         if self.pool != PoolKind::Random && self.pool_file.is_some() {
             return Err(Error::option("pool", "pool_file has the extractors already; leave one of them out"));
         }
+        if self.unroll.is_some_and(|steps| steps > 0) && self.reservoir_per_class == Some(0) {
+            let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
+            return Err(Error::option("reservoir_per_class", message));
+        }
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
         }
@@ -104,6 +108,11 @@ impl Options {
             );
             return Err(Error::option("steps", message));
         }
+        if self.unroll.is_some_and(|steps| steps > 0) {
+            let message =
+                format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
+            return Err(Error::option("unroll", message));
+        }
         let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
@@ -119,6 +128,9 @@ impl Options {
 mod tests {
     use super::*;
     use crate::options::Allocation;
+    use crate::rows::Shape;
+
+    const VECTOR: Shape = Shape::Vector { len: 3 };
 
     fn refused(options: Options) -> String {
         options.check().unwrap_err().to_string()
@@ -148,26 +160,49 @@ mod tests {
 
     #[test]
     fn methods_that_look_at_features_choose_among_ten_times_the_rows() {
-        let reservoir = |method, ipc| Options { method, ipc, ..Default::default() }.reservoir();
+        let reservoir = |method, ipc| Options { method, ipc, ..Default::default() }.reservoir(VECTOR);
         assert_eq!((reservoir(Method::Herding, 3), reservoir(Method::KMeans, 50)), (64, 500));
         assert_eq!((reservoir(Method::Random, 50), reservoir(Method::Mean, 100)), (64, 100));
         let given = Options { method: Method::KCenter, reservoir_per_class: Some(30), ..Default::default() };
-        assert_eq!(given.reservoir(), 30);
+        assert_eq!(given.reservoir(VECTOR), 30);
     }
 
     #[test]
     fn where_shares_are_not_known_before_the_pass_up_to_a_thousand_rows_a_class_are_kept() {
-        let rows = |rows, method| Options { rows: Some(rows), method, ..Default::default() }.reservoir();
+        let rows = |rows, method| Options { rows: Some(rows), method, ..Default::default() }.reservoir(VECTOR);
         assert_eq!([rows(20, Method::Mean), rows(300, Method::Herding), rows(9000, Method::Mean)], [64, 300, 1000]);
-        let ipc = |ipc| Options { ipc, allocation: Allocation::Sqrt, ..Default::default() }.reservoir();
+        let ipc = |ipc| Options { ipc, allocation: Allocation::Sqrt, ..Default::default() }.reservoir(VECTOR);
         assert_eq!([ipc(1), ipc(50), ipc(500), ipc(2000)], [64, 500, 1000, 2000]);
         let noise = Options { rows: Some(300), init: Init::Noise, ..Default::default() };
-        assert_eq!(noise.reservoir(), 0);
+        assert_eq!(noise.reservoir(VECTOR), 0);
         let few = Options { rows: Some(300), reservoir_per_class: Some(5), ..Default::default() };
         few.check().unwrap();
         let none = Options { reservoir_per_class: Some(0), ..few };
         assert!(refused(none.clone()).contains("at least 1; or use init => 'noise'"));
         assert!(refused(Options { method: Method::KMeans, ..none }).contains("keep at least 1"));
+    }
+
+    #[test]
+    fn networks_are_tried_on_kept_pictures_where_the_way_is_left_open_or_it_is_asked_for() {
+        let picture = Shape::Picture { channels: 1, height: 8, width: 8 };
+        let plain = Options::default();
+        assert_eq!([picture, VECTOR].map(|shape| plain.reservoir(shape)), [250, 64]);
+        for other in [
+            Options { steps: Some(5), ..plain.clone() },
+            Options { method: Method::Mean, ..plain.clone() },
+            Options { reservoir_per_class: Some(100), ..plain.clone() },
+            Options { init: Init::Noise, ..plain.clone() },
+            Options { label_kind: LabelKind::Soft, ..plain.clone() },
+            Options { unroll: Some(0), ..plain.clone() },
+        ] {
+            assert!(!other.unrolls(picture) && other.reservoir(picture) < 250);
+            assert!(Options { unroll: Some(7), ..other }.unrolls(picture));
+        }
+        let noise = Options { unroll: Some(7), init: Init::Noise, ..plain.clone() };
+        assert_eq!(noise.reservoir(picture), 250);
+        let e = refused(Options { unroll: Some(7), reservoir_per_class: Some(0), ..noise });
+        assert!(e.contains("'reservoir_per_class'") && e.contains("unroll => 0"), "{e}");
+        assert!(refused(Options { unroll: Some(7), method: Method::Herding, ..plain }).contains("'unroll'"));
     }
 
     #[test]

@@ -159,6 +159,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown_option
     ),
     spec!(
+        unroll,
+        Kind::Integer,
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept. 0: none.",
+        |n, v| int_option(n, v, 0, 10_000_000),
+        shown_option
+    ),
+    spec!(
         extractors,
         Kind::Integer,
         "Frozen networks in the pool. Default: by method.",

@@ -67,11 +67,15 @@ impl Sketcher {
             recipe: pool.recipe().clone(),
             frequencies: needs::frequencies(options),
             frequency_seed: options.seed,
-            reservoir: options.reservoir(),
+            reservoir: options.reservoir(pool.recipe().shape),
             numerics: format!("{} {} {device}", kernels::path(), env!("CARGO_PKG_VERSION")),
             moments: None,
             origin: None,
         };
+        if options.unroll.is_some_and(|steps| steps > 0) && !matches!(header.recipe.shape, Shape::Picture { .. }) {
+            let message = format!("it is for pictures, and a row is a {}; leave it out", header.recipe.shape);
+            return Err(Error::option("unroll", message));
+        }
         let moments = MomentSums::new(&pool, &header, options)?;
         let header = Header { moments: moments.as_ref().map(|m| m.header().clone()), ..header };
         let members = if header.frequencies == 0 { 0 } else { header.recipe.extractors };

@@ -92,12 +92,13 @@ impl ExtractExec {
         let of = |f: fn(&PoolRecipe) -> String| recipe.as_ref().map_or_else(at_run, f);
         let bytes = recipe.clone().map(|recipe| {
             let moments = needs::moments(options, recipe.feature_len());
+            let reservoir = options.reservoir(recipe.shape);
             ClassSketch::bytes_of(&Header {
                 pool: String::new(),
                 recipe,
                 frequencies,
                 frequency_seed: options.seed,
-                reservoir: options.reservoir(),
+                reservoir,
                 numerics: String::new(),
                 moments: moments.map(|(kind, dim)| MomentsHeader { kind, dim, bounds: vec![] }),
                 origin: None,

@@ -57,12 +57,7 @@ impl<'a> Descent<'a> {
         groups: Groups,
         mosaic: Option<Mosaic>,
     ) -> Result<Self> {
-        let unpack = match (mosaic, pool.recipe().input_shape()) {
-            (Some(mosaic), Shape::Picture { channels, height, width }) => {
-                Some(Unpack::new(mosaic, [channels, height, width], pool.device())?)
-            }
-            _ => None,
-        };
+        let unpack = unpack(mosaic, pool)?;
         let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
         for (term, weight) in &recipe.terms.0 {
             let objective: Box<dyn Objective> = match term {
@@ -117,7 +112,7 @@ impl<'a> Descent<'a> {
             if let Some(gradient) = by_labels {
                 of_labels.step(&[gradient], self.recipe.label_rate_at(i))?;
             }
-            let clamped = self.project(&rows.as_detached_tensor())?;
+            let clamped = project(&self.pool.recipe().scaling, &rows.as_detached_tensor())?;
             rows.set(&clamped)?;
             if observer(Progress { step: i + 1, steps, loss: Some(loss) }).is_break() {
                 return Err(Error::Cancelled);
@@ -148,21 +143,6 @@ impl<'a> Descent<'a> {
         match &self.unpack {
             Some(unpack) => unpack.apply(stored),
             None => Ok(stored.clone()),
-        }
-    }
-
-    /// The nearest inputs that rows, or mixtures of them, can have.
-    fn project(&self, rows: &Tensor) -> Result<Tensor> {
-        match &self.pool.recipe().scaling {
-            Scaling::Affine(affine) => {
-                let (low, high) = affine.bounds();
-                Ok(rows.clamp(low, high)?)
-            }
-            Scaling::Table(table) => {
-                let mut values: Vec<f32> = rows.flatten_all()?.to_vec1()?;
-                table.project(&mut values);
-                Ok(Tensor::from_vec(values, rows.dims(), rows.device())?)
-            }
         }
     }
 
@@ -242,6 +222,31 @@ impl<'a> Descent<'a> {
             sum += scalar(&self.sum(|objective| objective.judged(member, &features, &self.groups, labels))?)?;
         }
         Ok(sum)
+    }
+}
+
+/// What makes the rows that networks see of stored ones; `None`: they are the same.
+pub(super) fn unpack(mosaic: Option<Mosaic>, pool: &Pool) -> Result<Option<Unpack>> {
+    Ok(match (mosaic, pool.recipe().input_shape()) {
+        (Some(mosaic), Shape::Picture { channels, height, width }) => {
+            Some(Unpack::new(mosaic, [channels, height, width], pool.device())?)
+        }
+        _ => None,
+    })
+}
+
+/// The nearest inputs that rows, or mixtures of them, can have.
+pub(super) fn project(scaling: &Scaling, rows: &Tensor) -> Result<Tensor> {
+    match scaling {
+        Scaling::Affine(affine) => {
+            let (low, high) = affine.bounds();
+            Ok(rows.clamp(low, high)?)
+        }
+        Scaling::Table(table) => {
+            let mut values: Vec<f32> = rows.flatten_all()?.to_vec1()?;
+            table.project(&mut values);
+            Ok(Tensor::from_vec(values, rows.dims(), rows.device())?)
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod optimizer;
 mod recipe;
 mod selection;
 mod unpack;
+mod unroll;
 
 pub use batch::output_schema;
 pub use labels::SoftLabels;
@@ -60,7 +61,7 @@ pub struct Progress {
 /// The method decides how:
 /// - optimized: each step takes one extractor of the pool, all in turn, in shuffled passes. The rows that come out are those, of about
 ///   twenty states on the way, the start and the end among them, whose loss over a few extractors is lowest. A class gets its rows also
-///   where it has fewer real ones (see option `init`).
+///   where it has fewer real ones (see option `init`). Steps of unrolled training follow, as option `unroll` says.
 /// - chosen: rows of each class's reservoir, exactly as they were read; a class with fewer distinct rows than it is to give has them
 ///   again, in turn. The observer is called after each class.
 pub fn synthesize(
@@ -120,14 +121,24 @@ fn optimized(
     let stored = allotment.iter().sum::<usize>();
     let recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(groups.classes().max(1)))?;
     let start = init::rows(sketches, options, allotment, mosaic, start)?;
-    let (values, soft) = if recipe.steps == 0 {
-        let soft = options.label_kind == LabelKind::Soft;
-        let given = soft.then(|| SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups));
-        (start, given.transpose()?)
-    } else {
+    let steps = recipe.steps + recipe.unroll;
+    let (mut values, mut soft) = (start, None);
+    if options.label_kind == LabelKind::Soft {
+        soft = Some(SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups)?);
+    }
+    if steps > 0 {
         let pool = pool(sketches, options)?;
-        descent::Descent::new(sketches, options, &recipe, &pool, groups, mosaic)?.run(start, observer)?
-    };
+        if recipe.steps > 0 {
+            let mut observer = |progress: Progress| observer(Progress { steps, ..progress });
+            let descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
+            (values, soft) = descent.run(values, &mut observer)?;
+        }
+        if recipe.unroll > 0 {
+            let unpack = descent::unpack(mosaic, &pool)?;
+            let unroll = unroll::Unroll::new(sketches, options, &recipe, &pool, &groups, unpack)?;
+            (values, soft) = unroll.run(values, soft, (recipe.steps, steps), observer)?;
+        }
+    }
     Ok((missing::reproduced(sketches, allotment, values), soft))
 }
 
@@ -150,14 +161,21 @@ fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
 pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
     let allotment = allotment::of(sketches, options)?;
     let networks = sketches.header.recipe.network_bytes(!options.method.selects());
-    let rows = allotment.iter().sum::<usize>() * options.packed();
-    let rows = rows * sketches.header.recipe.input_shape().len() * size_of::<f32>();
+    let count = allotment.iter().sum::<usize>() * options.packed();
+    let rows = count * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     let ridge = options.loss_terms().has(Term::Ridge);
     let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
+    let unrolled = match !options.method.selects() && options.unrolls(sketches.header.recipe.shape) {
+        true => {
+            let kept = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
+            unroll::working_bytes(&sketches.header, count, kept, sketches.classes.len())?
+        }
+        false => 0,
+    };
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => networks + 5 * rows + objective_bytes,
+        false => networks + (5 * rows + objective_bytes).max(unrolled),
     })
 }
 

@@ -1,11 +1,15 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Method, OptimizerKind, Options, Term, Terms};
+use crate::options::{Method, OptimizerKind, Options, Term, Terms, UNROLL_KEPT};
 use crate::sketch::Header;
 
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
+
+/// Steps of unrolled training: what a job on Fashion-MNIST takes two minutes for at ipc 1, and six at ipc 10, on two cores; more still help
+/// (docs/results.md).
+const UNROLL: usize = 400;
 
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +22,8 @@ pub struct Recipe {
     pub label_rate: f64,
     /// The terms of the loss with their weights.
     pub terms: Terms,
+    /// Steps of unrolled training after these, see option `unroll`.
+    pub unroll: usize,
 }
 
 impl Recipe {
@@ -51,8 +57,11 @@ impl Recipe {
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
+        // Sketches that were made without a thought of it keep too few real rows.
+        let kept = header.reservoir >= UNROLL_KEPT && options.unrolls(header.recipe.shape);
+        let unroll = options.unroll.unwrap_or(if kept { UNROLL } else { 0 });
         let steps = options.steps.unwrap_or(steps);
-        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms })
+        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll })
     }
 
     /// The learning rate of step `step`: from `rate` along half a cosine to 2 % of it.
@@ -65,10 +74,19 @@ impl Recipe {
         self.label_rate * self.decay(step)
     }
 
-    fn decay(&self, step: usize) -> f64 {
-        let done = step as f64 / self.steps.saturating_sub(1).max(1) as f64;
-        0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+    /// The part of the first rate that is left in step `step` of unrolled training, along the same curve.
+    pub fn unroll_decay(&self, step: usize) -> f64 {
+        decay(step, self.unroll)
     }
+
+    fn decay(&self, step: usize) -> f64 {
+        decay(step, self.steps)
+    }
+}
+
+fn decay(step: usize, steps: usize) -> f64 {
+    let done = step as f64 / steps.saturating_sub(1).max(1) as f64;
+    0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
 }
 
 #[cfg(test)]
@@ -87,7 +105,7 @@ mod tests {
     fn options_win_over_defaults() {
         let options = Options { steps: Some(7), learning_rate: Some(0.5), method: Method::Mean, ..Options::default() };
         let recipe = Recipe::choose(&options, &header(4), 10).unwrap();
-        assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean() });
+        assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean(), unroll: 0 });
     }
 
     #[test]
@@ -100,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_rate_falls_along_a_cosine_to_two_percent() {
-        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]) };
+        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]), unroll: 0 };
         let near = |step, expected: f64| assert!((recipe.rate_at(step) - expected).abs() < 1e-12);
         near(0, 2.0);
         near(50, 2.0 * 0.51);

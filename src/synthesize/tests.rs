@@ -24,14 +24,18 @@ fn options() -> Options {
     }
 }
 
-/// Pictures of three classes, each a bright band at another height, with noise.
+/// Pictures of three classes, each a bright band at another height, with a little noise.
 fn pictures(n: usize) -> Rows {
+    noisy(n, 20.0)
+}
+
+fn noisy(n: usize, deviation: f32) -> Rows {
     let noise = random::normal(&mut random::stream(1, "test"), n * 64);
     let labels: Vec<usize> = (0..n).map(|i| i % 3).collect();
     let value = |i: usize| {
         let (row, y) = (i / 64, i % 64 / 8);
         let bright = if y / 2 == labels[row] { 170.0 } else { 50.0 };
-        (bright + 20.0 * noise[i]).clamp(0.0, 255.0)
+        (bright + deviation * noise[i]).clamp(0.0, 255.0)
     };
     let values = (0..n * 64).map(value).collect();
     Rows {
@@ -389,4 +393,66 @@ fn a_class_that_is_to_give_more_rows_than_were_kept_starts_with_noise_or_is_refu
     let e = synthesize(&sketches(&options, &rows), &options, &mut |_| ControlFlow::Continue(()));
     let e = e.unwrap_err().to_string();
     assert!(e.contains("10 real rows of class 0") && e.contains("reservoir_per_class => 10"), "{e}");
+}
+
+/// Mean loss of networks that are trained on the rows, on other real ones.
+fn loss_of(synthetic: &Synthetic, test: &Rows) -> f64 {
+    use crate::evaluate::{Dataset, EvaluateConfig, evaluate};
+    let rows = Rows { labels: synthetic.labels.clone(), values: synthetic.values.clone(), ..test.clone() };
+    let set = |rows: &Rows| Dataset::from_rows("set", vec![rows.clone()]).unwrap();
+    let mut train = set(&rows);
+    if let Some(soft) = &synthetic.soft {
+        train = train.with_soft_labels(soft.shares.clone());
+    }
+    let config = EvaluateConfig { width: Some(16), epochs: 40, repeats: 3, ..EvaluateConfig::default() };
+    let report = evaluate("set", &train, &set(test), &config, &mut |_| ControlFlow::Continue(())).unwrap();
+    report.losses.iter().sum::<f64>() / report.losses.len() as f64
+}
+
+#[test]
+fn networks_learn_more_of_rows_after_unrolled_training() {
+    let rows = noisy(120, 90.0);
+    let mut test = noisy(240, 90.0);
+    test.values.drain(..120 * 64);
+    test.labels.drain(..120);
+    for (label_kind, method) in [(LabelKind::Hard, Method::Auto), (LabelKind::Soft, Method::Ridge)] {
+        let options = Options { method, label_kind, ipc: 1, steps: Some(0), ..options() };
+        let sketches = sketches(&options, &rows);
+        let before = run(&sketches, &options).0;
+        let options = Options { unroll: Some(60), steps: Some(10), ..options };
+        let (after, told) = run(&sketches, &options);
+        let steps: Vec<(usize, usize)> = told.iter().map(|p| (p.step, p.steps)).collect();
+        assert_eq!(steps, (1..=70).map(|step| (step, 70)).collect::<Vec<_>>());
+        assert_eq!(after.soft.is_some(), label_kind == LabelKind::Soft);
+        assert!(after.values.iter().all(|v| (0.0..=255.0).contains(v)));
+        let losses = [&before, &after].map(|synthetic| loss_of(synthetic, &test));
+        assert!(losses[1] < 0.9 * losses[0], "{label_kind} {losses:?}");
+    }
+}
+
+#[test]
+fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off() {
+    let rows = pictures(60);
+    for mosaic in [1, 2] {
+        let options = Options { unroll: Some(5), steps: Some(2), mosaic, ..options() };
+        let sketches = sketches(&options, &rows);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&sketches, &options).0.values)
+        };
+        let one = on(1);
+        assert!(one == on(2) && one == on(3));
+        let stop = &mut |p: Progress| if p.step == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        assert!(matches!(synthesize(&sketches, &options, stop), Err(Error::Cancelled)));
+    }
+}
+
+#[test]
+fn unrolled_training_needs_real_rows_and_pictures() {
+    let rows = pictures(30);
+    let without = Options { init: Init::Noise, ..options() };
+    let sketches = sketches(&without, &rows);
+    let e = synthesize(&sketches, &Options { unroll: Some(3), ..without }, &mut |_| ControlFlow::Continue(()));
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("reservoir_per_class => 250") && e.contains("unroll => 0"), "{e}");
 }

@@ -1,6 +1,6 @@
 //! Stored pictures flow in, the pictures that they decode to flow out, as tensors that a gradient flows back through.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 
 use crate::error::Result;
 use crate::rows::Mosaic;
@@ -44,6 +44,16 @@ impl Unpack {
         let whole = whole.transpose(1, 2)?.contiguous()?;
         Ok(whole.reshape((stored.dim(0)? * self.count(), self.channels, height, width))?)
     }
+
+    /// The gradient for stored pictures from that for those they decode to, `[n * count, channels, height, width]`.
+    pub(super) fn transposed(&self, gradient: &Tensor) -> Result<Tensor> {
+        let (rows, channels, height, width) = gradient.dims4()?;
+        let shape = (rows / self.count(), channels, height, width);
+        // Decoding is linear: where the gradient is taken doesn't matter.
+        let stored = Var::zeros(shape, gradient.dtype(), gradient.device())?;
+        let along = (self.apply(stored.as_tensor())? * gradient)?.sum_all()?;
+        Ok(along.backward()?.remove(stored.as_tensor()).map_or_else(|| stored.zeros_like(), Ok)?)
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +84,10 @@ mod tests {
             let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             let (there, back) = (product(&expected, &along), product(&stored, &gradient));
             assert!((there - back).abs() < 1e-3 * there.abs().max(1.0), "{there} {back}");
+            let direction =
+                Tensor::from_slice(&along, (2 * side * side, channels, height, width), &Device::Cpu).unwrap();
+            let transposed: Vec<f32> = unpack.transposed(&direction).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(transposed, gradient);
         }
     }
 }

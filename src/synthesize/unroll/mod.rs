@@ -1,0 +1,230 @@
+//! Synthetic pictures and kept real ones flow in; synthetic pictures on which networks learn more of the real ones flow out.
+//!
+//! Back-propagation through training, by random windows of it (RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3): a few small networks are trained on
+//! the synthetic rows all the while. Each step continues one of them for a [`window`](window::Window) of training steps and asks how the rows should
+//! have been for its loss on real rows, that the sketches keep, to be lower. A network that has lived its time is replaced by a fresh one; their ages are spread
+//! evenly, so that all stages of training count.
+
+mod standard;
+mod student;
+mod window;
+
+use std::ops::ControlFlow;
+
+use candle_core::{Tensor, Var};
+use rand_chacha::ChaCha12Rng;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::extract::{ConvNet, Pool};
+use crate::kernels::Groups;
+use crate::objective::one_hot;
+use crate::options::{LabelKind, Options, UNROLL_KEPT};
+use crate::random;
+use crate::rows::Shape;
+use crate::sketch::{Header, Sketches};
+use crate::synthesize::descent::project;
+use crate::synthesize::unpack::Unpack;
+use crate::synthesize::{Adam, Optimizer, Progress, Recipe, SoftLabels};
+
+use standard::Standard;
+use student::Student;
+use window::{Outcome, Trainee, Window};
+
+/// Windows that are looked at side by side, from the same rows: their gradients are applied one after the other.
+const TOGETHER: usize = 2;
+
+/// Networks in training.
+const NETWORKS: usize = 8;
+
+/// Training steps of a network's life: the field's evaluation has 300 at ipc 1 and 10, of which those before the rate falls teach the most.
+const LIFE: usize = 120;
+
+/// Channels of a network: a quarter of the evaluation's, at a sixteenth of the cost.
+const WIDTH: usize = 32;
+
+/// The first step's learning rate of the rows, in units of the extractors' input.
+const RATE: f64 = 0.03;
+
+/// The first step's learning rate of soft labels: what is learned about them early in training is wrong for its end, so they follow slowly.
+const LABEL_RATE: f64 = 0.002;
+
+/// A gradient longer than so many usual ones is cut: training is chaotic now and then.
+const LONGEST: f64 = 2.0;
+
+/// The refinement of one job's rows.
+pub(super) struct Unroll<'a> {
+    recipe: &'a Recipe,
+    options: &'a Options,
+    pool: &'a Pool,
+    groups: &'a Groups,
+    /// What makes the rows that networks see of stored ones; `None`: they are the same.
+    unpack: Option<Unpack>,
+    window: Window,
+}
+
+/// What is learned: stored rows, and the shares `[rows, classes]` of those they hold.
+struct Learned {
+    rows: Var,
+    labels: Var,
+    of_rows: Adam,
+    of_labels: Adam,
+    /// The usual length of a gradient for the rows.
+    usual: Option<f64>,
+}
+
+impl<'a> Unroll<'a> {
+    /// For rows of the classes of `sketches`, `groups` of them when they are unpacked. Fails for rows that aren't pictures and for sketches that keep no real rows.
+    pub(super) fn new(
+        sketches: &Sketches,
+        options: &'a Options,
+        recipe: &'a Recipe,
+        pool: &'a Pool,
+        groups: &'a Groups,
+        unpack: Option<Unpack>,
+    ) -> Result<Self> {
+        let input = input(&sketches.header)?;
+        let (device, classes) = (pool.device(), sketches.classes.len());
+        let (mut values, mut shares) = (vec![], vec![]);
+        for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
+            if sketch.reservoir.rows.is_empty() {
+                return Err(Error::Sketch(format!(
+                    "class {label} has no real rows to train against; make the sketch with reservoir_per_class => {UNROLL_KEPT}, or use unroll => 0"
+                )));
+            }
+            for row in &sketch.reservoir.rows {
+                values.extend(pool.recipe().scaling.scale(&row.values));
+                shares.extend((0..classes).map(|c| if c == class { 1f32 } else { 0.0 }));
+            }
+        }
+        let real = shares.len() / classes.max(1);
+        let [channels, height, width] = input;
+        let real = (
+            Tensor::from_vec(values, (real, channels, height, width), device)?,
+            Tensor::from_vec(shares, (real, classes), device)?,
+        );
+        let student = Student::new(input, (WIDTH, ConvNet::default_depth(input)), classes, device)?;
+        let learn_labels = options.label_kind == LabelKind::Soft;
+        let window = Window { student, real, learn_labels, parallel: rayon::current_num_threads() > TOGETHER };
+        Ok(Self { recipe, options, pool, groups, unpack, window })
+    }
+
+    /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned, from `soft` on. `done`
+    /// of the job's `steps` were taken before.
+    pub(super) fn run(
+        &self,
+        start: Vec<f32>,
+        soft: Option<SoftLabels>,
+        (done, steps): (usize, usize),
+        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
+        let mut learned = self.start(start, soft)?;
+        let mut weights = random::stream(self.options.seed, "unroll weights");
+        let mut trainees: Vec<Trainee> =
+            (1..=NETWORKS).map(|n| self.trainee(n * LIFE / NETWORKS, &mut weights)).collect::<Result<_>>()?;
+        let mut step = 0;
+        while step < self.recipe.unroll {
+            let together = TOGETHER.min(self.recipe.unroll - step);
+            for (i, outcome) in self.look(&learned, &trainees, step, together)?.into_iter().enumerate() {
+                self.follow(&mut learned, &outcome, step)?;
+                let spent = outcome.after.left == 0 || !outcome.loss.is_finite();
+                trainees[(step + i) % NETWORKS] = if spent { self.trainee(LIFE, &mut weights)? } else { outcome.after };
+                let loss = Some(outcome.loss);
+                if observer(Progress { step: done + step + i + 1, steps, loss }).is_break() {
+                    return Err(Error::Cancelled);
+                }
+            }
+            step += together;
+        }
+        let soft = self.window.learn_labels.then(|| self.soft(&learned.labels)).transpose()?;
+        Ok((learned.rows.flatten_all()?.to_vec1()?, soft))
+    }
+
+    fn start(&self, rows: Vec<f32>, soft: Option<SoftLabels>) -> Result<Learned> {
+        let (device, classes) = (self.pool.device(), self.groups.classes());
+        let mut dims = vec![self.groups.rows() / self.unpack.as_ref().map_or(1, Unpack::count)];
+        dims.extend(self.pool.recipe().input_shape().dims());
+        let rows = Var::from_vec(rows, dims, device)?;
+        let labels = match soft {
+            Some(soft) => Tensor::from_vec(soft.shares, (self.groups.rows(), classes), device)?,
+            None => (one_hot(self.groups, device)? + 1.0 / classes.max(1) as f64)?,
+        };
+        let labels = Var::from_tensor(&labels)?;
+        let of = |variable: &Var| Adam::new(vec![variable.clone()], Adam::BETAS);
+        Ok(Learned { of_rows: of(&rows)?, of_labels: of(&labels)?, rows, labels, usual: None })
+    }
+
+    /// A fresh network that is replaced after `left` training steps.
+    fn trainee(&self, left: usize, rng: &mut ChaCha12Rng) -> Result<Trainee> {
+        Trainee::new(self.window.student.random(rng)?, left.max(1))
+    }
+
+    /// The windows of `together` networks from step `step` on, in order.
+    fn look(&self, learned: &Learned, trainees: &[Trainee], step: usize, together: usize) -> Result<Vec<Outcome>> {
+        let stored = learned.rows.as_detached_tensor();
+        let rows = match &self.unpack {
+            Some(unpack) => unpack.apply(&stored)?,
+            None => stored,
+        };
+        let labels = learned.labels.as_detached_tensor();
+        // As a training on these rows would: their mean and deviation are its own.
+        let standard = Standard::of(&rows)?;
+        let windows = (step..step + together).into_par_iter().map(|step| {
+            let draws = random::stream(self.options.seed, &format!("unroll step {step}"));
+            self.window.look(&trainees[step % NETWORKS], (&rows, &labels), &standard, draws)
+        });
+        windows.collect()
+    }
+
+    /// One step of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite.
+    fn follow(&self, learned: &mut Learned, outcome: &Outcome, step: usize) -> Result<()> {
+        let by_rows = match &self.unpack {
+            Some(unpack) => unpack.transposed(&outcome.rows)?,
+            None => outcome.rows.clone(),
+        };
+        let size = window::length(&by_rows)?;
+        if !(size.is_finite() && outcome.loss.is_finite()) {
+            return Ok(());
+        }
+        let usual = *learned.usual.get_or_insert(size);
+        let cut = (LONGEST * usual / size.max(f64::MIN_POSITIVE)).min(1.0);
+        learned.usual = Some(0.9 * usual + 0.1 * size * cut);
+        let decay = self.recipe.unroll_decay(step);
+        learned.of_rows.step(&[(by_rows * cut)?], RATE * decay)?;
+        learned.rows.set(&project(&self.pool.recipe().scaling, &learned.rows.as_detached_tensor())?)?;
+        if let Some(by_labels) = &outcome.labels {
+            learned.of_labels.step(&[(by_labels * cut)?], LABEL_RATE * decay)?;
+            let shares = self.soft(&learned.labels)?.shares;
+            learned.labels.set(&Tensor::from_vec(shares, learned.labels.dims(), self.pool.device())?)?;
+        }
+        Ok(())
+    }
+
+    /// The nearest shares that rows can have.
+    fn soft(&self, labels: &Var) -> Result<SoftLabels> {
+        let even = 1.0 / self.groups.classes().max(1) as f64;
+        SoftLabels::of(&(labels.as_detached_tensor() - even)?, self.groups)
+    }
+}
+
+/// Bytes that the refinement of `rows` rows, as networks see them, works in beside the rows themselves, where sketches keep `kept` real rows in all.
+pub(super) fn working_bytes(header: &Header, rows: usize, kept: usize, classes: usize) -> Result<usize> {
+    let (input, length) = (input(header)?, header.recipe.input_shape().len());
+    let depth = ConvNet::default_depth(input);
+    let weights = WIDTH * (9 * input[0] + 2)
+        + (depth - 1) * WIDTH * (9 * WIDTH + 2)
+        + classes * (ConvNet::feature_len_of(input, WIDTH, depth)? + 1);
+    let pictures = kept + 4 * rows + TOGETHER * window::pictures(rows);
+    Ok(size_of::<f32>() * (pictures * length + weights * (2 * NETWORKS + TOGETHER * window::WEIGHTS)))
+}
+
+/// `[channels, height, width]` of the networks' input.
+fn input(header: &Header) -> Result<[usize; 3]> {
+    match header.recipe.input_shape() {
+        Shape::Picture { channels, height, width } => Ok([channels, height, width]),
+        shape => Err(Error::option("unroll", format!("it is for pictures, and a row is a {shape}; leave it out"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! A network in training and the rows it is trained on flow in; the network after a few steps flows out, and how the rows should have been.
+//!
+//! With weights `w`, momentum `m`, rate `r` and the training loss's gradient `g(w, x)`, a training step is `m' = u m + g(w, x)`, `w' = w - r m'`. From the last to
+//! the first one, with `a` and `b` the real loss's gradients for `w'` and `m'`: `b <- b - r a`, then `x` gets `(dg/dx)^T b`, `a <- a + (dg/dw)^T b` and `b <- u b` (Maclaurin,
+//! Duvenaud and Adams, ICML 2015, algorithm 2). Both products are differences of gradients at `w + e b` and `w - e b` (as DARTS takes them, Liu, Simonyan and
+//! Yang, ICLR 2019, equation 8): nothing but the training's own gradients is needed, and memory for a window's weights. A difference to one side only is a third
+//! cheaper, and worthless here: its error grows from step to step.
+
+use candle_core::{Tensor, Var};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha12Rng;
+
+use super::standard::Standard;
+use super::student::{Also, Student};
+use crate::error::Result;
+use crate::kernels::Transform;
+
+/// Training steps of a window: at the same cost, ten or twenty teach less, as what happens after a window isn't seen in it (docs/results.md).
+const STEPS: usize = 40;
+
+/// Rows of a training step.
+const BATCH: usize = 50;
+
+/// Real rows that a network is tried on.
+const REAL_BATCH: usize = 128;
+
+/// Rate and momentum of the training, those of the field's evaluation.
+const RATE: f64 = 0.01;
+const MOMENTUM: f64 = 0.9;
+
+/// Length of the differences, as a part of the weights'.
+const DIFFERENCE: f64 = 0.02;
+
+/// Augmentation in training: all of DSA's transforms, as in the field's evaluation.
+const AUGMENT: &str = "color_crop_cutout_flip_scale_rotate";
+
+/// Sets of weights that a window holds.
+pub(super) const WEIGHTS: usize = STEPS + 8;
+
+/// Pictures that a window of training on `rows` rows holds.
+pub(super) fn pictures(rows: usize) -> usize {
+    2 * rows + 2 * STEPS * BATCH.min(rows) + REAL_BATCH
+}
+
+/// What all windows have in common.
+pub(super) struct Window {
+    pub(super) student: Student,
+    /// Real rows `[n, ..input]` in the extractors' units, and their classes, one-hot `[n, classes]`.
+    pub(super) real: (Tensor, Tensor),
+    /// Whether gradients for the labels are wanted.
+    pub(super) learn_labels: bool,
+    /// Whether a step's rows are spread over the threads.
+    pub(super) parallel: bool,
+}
+
+/// A network in training.
+pub(super) struct Trainee {
+    pub(super) weights: Tensor,
+    momentum: Tensor,
+    /// Training steps until it is replaced.
+    pub(super) left: usize,
+}
+
+impl Trainee {
+    /// One that wasn't trained yet.
+    pub(super) fn new(weights: Tensor, left: usize) -> Result<Self> {
+        Ok(Self { momentum: weights.zeros_like()?, weights, left })
+    }
+}
+
+/// What a window says.
+pub(super) struct Outcome {
+    /// The loss on real rows at its end.
+    pub(super) loss: f64,
+    /// That loss's gradient for the rows.
+    pub(super) rows: Tensor,
+    /// And for the labels, where it is wanted.
+    pub(super) labels: Option<Tensor>,
+    /// The network after it.
+    pub(super) after: Trainee,
+}
+
+/// One training step, as it was taken.
+struct Step {
+    /// The weights before it.
+    weights: Tensor,
+    /// Which rows; `None`: all.
+    at: Option<Tensor>,
+    /// These, standardised.
+    x: Tensor,
+    transform: Transform,
+    /// And augmented.
+    augmented: Tensor,
+    y: Tensor,
+}
+
+impl Window {
+    /// Trains `trainee` on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes `y` `[n, classes]`, tries it on real rows and goes back.
+    pub(super) fn look(
+        &self,
+        trainee: &Trainee,
+        (x, y): (&Tensor, &Tensor),
+        standard: &Standard,
+        mut draws: ChaCha12Rng,
+    ) -> Result<Outcome> {
+        let (after, steps) = self.train(trainee, (&standard.apply(x)?, y), &mut draws)?;
+        let kept = self.real.1.dim(0)?;
+        let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
+        let at = Some(Tensor::new(at, x.device())?);
+        let (real_x, real_y) = (standard.apply(&picked(&self.real.0, &at)?)?, picked(&self.real.1, &at)?);
+        let real = self.student.gradient(&after.weights, &real_x, &real_y, self.also(false))?;
+        let (rows, labels) = self.back(steps, real.weights, (x.zeros_like()?, y.zeros_like()?))?;
+        let labels = self.learn_labels.then_some(labels);
+        Ok(Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels, after })
+    }
+
+    fn also(&self, rows: bool) -> Also {
+        Also { rows, labels: rows && self.learn_labels, parallel: self.parallel }
+    }
+
+    /// [`STEPS`] steps of training, by batches of the shuffled rows.
+    fn train(
+        &self,
+        trainee: &Trainee,
+        (x, y): (&Tensor, &Tensor),
+        draws: &mut ChaCha12Rng,
+    ) -> Result<(Trainee, Vec<Step>)> {
+        let n = x.dim(0)?;
+        let batch = BATCH.min(n);
+        let (mut weights, mut momentum) = (trainee.weights.clone(), trainee.momentum.clone());
+        let mut order: Vec<u32> = vec![];
+        let mut steps = Vec::with_capacity(STEPS);
+        for _ in 0..STEPS {
+            let mut at = None;
+            if batch < n {
+                if order.len() < batch {
+                    order = (0..n as u32).collect();
+                    order.shuffle(draws);
+                }
+                at = Some(Tensor::from_vec(order.split_off(order.len() - batch), batch, x.device())?);
+            }
+            let (x, y) = (picked(x, &at)?, picked(y, &at)?);
+            let transform = Transform::per_row(AUGMENT, batch, self.student.input(), draws);
+            let augmented = transform.apply(&x)?;
+            let gradient = self.student.gradient(&weights, &augmented, &y, self.also(false))?.weights;
+            momentum = ((momentum * MOMENTUM)? + gradient)?;
+            let after = (&weights - (&momentum * RATE)?)?;
+            steps.push(Step { weights: std::mem::replace(&mut weights, after), at, x, transform, augmented, y });
+        }
+        Ok((Trainee { weights, momentum, left: trainee.left.saturating_sub(STEPS) }, steps))
+    }
+
+    /// The gradients for standardised rows and for labels, added to those given, from `a`, that for the weights after `steps`.
+    fn back(
+        &self,
+        steps: Vec<Step>,
+        mut a: Tensor,
+        (mut by_rows, mut by_labels): (Tensor, Tensor),
+    ) -> Result<(Tensor, Tensor)> {
+        let mut b = a.zeros_like()?;
+        for step in steps.into_iter().rev() {
+            b = (b - (&a * RATE)?)?;
+            let size = length(&b)?;
+            if !(size > 0.0 && size.is_finite()) {
+                break;
+            }
+            let by = DIFFERENCE * length(&step.weights)? / size;
+            let moved = |by: f64| {
+                let weights = (&step.weights + (&b * by)?)?;
+                self.student.gradient(&weights, &step.augmented, &step.y, self.also(true))
+            };
+            let (plus, minus) = (moved(by)?, moved(-by)?);
+            let slope = |plus: &Tensor, minus: &Tensor| (plus - minus)?.affine(0.5 / by, 0.0);
+            a = (a + slope(&plus.weights, &minus.weights)?)?;
+            if let (Some(plus), Some(minus)) = (&plus.rows, &minus.rows) {
+                let x = Var::from_tensor(&step.x)?;
+                let along = (step.transform.apply(x.as_tensor())? * slope(plus, minus)?)?.sum_all()?;
+                if let Some(gradient) = along.backward()?.remove(x.as_tensor()) {
+                    by_rows = added(by_rows, &gradient, &step.at)?;
+                }
+            }
+            if let (Some(plus), Some(minus)) = (&plus.labels, &minus.labels) {
+                by_labels = added(by_labels, &slope(plus, minus)?, &step.at)?;
+            }
+            b = (b * MOMENTUM)?;
+        }
+        Ok((by_rows, by_labels))
+    }
+}
+
+/// The rows of `from` at `at`; `None`: all.
+fn picked(from: &Tensor, at: &Option<Tensor>) -> Result<Tensor> {
+    Ok(match at {
+        Some(at) => from.index_select(at, 0)?,
+        None => from.clone(),
+    })
+}
+
+/// `sum` with `part` added to its rows at `at`; `None`: to all.
+fn added(sum: Tensor, part: &Tensor, at: &Option<Tensor>) -> Result<Tensor> {
+    Ok(match at {
+        Some(at) => sum.index_add(at, part, 0)?,
+        None => (sum + part)?,
+    })
+}
+
+/// The Euclidean length.
+pub(super) fn length(of: &Tensor) -> Result<f64> {
+    Ok(f64::from(of.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt())
+}
