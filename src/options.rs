@@ -188,7 +188,9 @@ impl Options {
             (None, Allocation::Equal) => ipc.max(64),
             (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
         };
-        let tried_on = if self.unrolls(shape) { UNROLL_KEPT } else { 0 };
+        // What a sketch keeps doesn't depend on how it is to be optimized later, where it can be helped: else sketches wouldn't merge.
+        let open = self.method == Method::Auto && self.init == Init::Real && matches!(shape, Shape::Picture { .. });
+        let tried_on = if open || self.unroll.is_some_and(|steps| steps > 0) { UNROLL_KEPT } else { 0 };
         self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
     }
 

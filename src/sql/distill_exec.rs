@@ -155,12 +155,9 @@ impl DistillExec {
             facts.push(("allocation", options.allocation.to_string()));
         }
         facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
-        facts.extend([
-            ("method", self.job.method()),
-            ("steps", steps),
-            ("seed", options.seed.to_string()),
-            ("roles", format!("[{}]", self.job.roles())),
-        ]);
+        facts.extend([("method", self.job.method()), ("steps", steps)]);
+        facts.extend(options.unroll.map(|steps| ("unroll", steps.to_string())));
+        facts.extend([("seed", options.seed.to_string()), ("roles", format!("[{}]", self.job.roles()))]);
         facts
     }
 }

@@ -92,6 +92,7 @@ fn decay(step: usize, steps: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Shape;
 
     fn mean() -> Terms {
         Terms(vec![(Term::Mean, 1.0)])
@@ -114,6 +115,19 @@ mod tests {
         assert_eq!(choose(Method::Auto).unwrap().terms, mean());
         let e = choose(Method::Characteristic).unwrap_err().to_string();
         assert!(e.contains("frequencies => 1024") && e.contains("'mean'"), "{e}");
+    }
+
+    #[test]
+    fn unrolled_training_is_the_default_for_pictures_of_which_enough_are_kept() {
+        let unroll = |reservoir, shape, options: &Options| {
+            let mut header = Header { reservoir, ..header(4) };
+            header.recipe.shape = shape;
+            Recipe::choose(options, &header, 10).unwrap().unroll
+        };
+        let (picture, list) = (Shape::Picture { channels: 1, height: 8, width: 8 }, Shape::Vector { len: 64 });
+        let (open, given) = (Options::default(), Options { unroll: Some(3), ..Options::default() });
+        assert_eq!([unroll(250, picture, &open), unroll(64, picture, &open), unroll(250, list, &open)], [UNROLL, 0, 0]);
+        assert_eq!([unroll(64, picture, &given), unroll(250, picture, &given)], [3, 3]);
     }
 
     #[test]

@@ -17,3 +17,4 @@ mod sources;
 mod tables;
 mod threads;
 mod union_agg;
+mod unroll;
