@@ -79,8 +79,10 @@ pub struct Options {
     pub threads: Option<usize>,
 }
 
-/// Real rows kept of each class where networks are to be tried on them.
-pub(crate) const UNROLL_KEPT: usize = 250;
+/// Real rows of `shape` kept of each class where networks are to be tried on them: 250, fewer where they are large (more than 4,096 numbers), at least 64.
+pub(crate) fn unroll_kept(shape: Shape) -> usize {
+    (250 * 4096 / shape.len().max(1)).clamp(64, 250)
+}
 
 /// The bytes of a pool file that was fetched from elsewhere.
 #[derive(Clone, PartialEq)]
@@ -190,7 +192,7 @@ impl Options {
         };
         // What a sketch keeps doesn't depend on how it is to be optimized later, where it can be helped: else sketches wouldn't merge.
         let open = self.method == Method::Auto && self.init == Init::Real && matches!(shape, Shape::Picture { .. });
-        let tried_on = if open || self.unroll.is_some_and(|steps| steps > 0) { UNROLL_KEPT } else { 0 };
+        let tried_on = if open || self.unroll.is_some_and(|steps| steps > 0) { unroll_kept(shape) } else { 0 };
         self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
     }
 
@@ -204,7 +206,7 @@ impl Options {
             && self.learning_rate.is_none()
             && self.label_kind == LabelKind::Hard
             && self.init == Init::Real
-            && self.reservoir_per_class.is_none_or(|kept| kept >= UNROLL_KEPT);
+            && self.reservoir_per_class.is_none_or(|kept| kept >= unroll_kept(shape));
         self.unroll.map_or(left_open && matches!(shape, Shape::Picture { .. }), |steps| steps > 0)
     }
 

@@ -187,6 +187,8 @@ mod tests {
         let picture = Shape::Picture { channels: 1, height: 8, width: 8 };
         let plain = Options::default();
         assert_eq!([picture, VECTOR].map(|shape| plain.reservoir(shape)), [250, 64]);
+        let sized = |side| plain.reservoir(Shape::Picture { channels: 3, height: side, width: side });
+        assert_eq!([sized(32), sized(64), sized(224)], [250, 83, 64]);
         let steps = Options { steps: Some(5), unroll: Some(0), ..plain.clone() };
         assert_eq!(steps.reservoir(picture), 250, "sketches don't depend on how they are optimized");
         for other in [

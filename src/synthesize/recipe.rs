@@ -1,15 +1,21 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Method, OptimizerKind, Options, Term, Terms, UNROLL_KEPT};
+use crate::options::{Method, OptimizerKind, Options, Term, Terms, unroll_kept};
+use crate::rows::Shape;
 use crate::sketch::Header;
 
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
 
-/// Steps of unrolled training: what a job on Fashion-MNIST takes two minutes for at ipc 1, and six at ipc 10, on two cores; more still help
-/// (docs/results.md).
-const UNROLL: usize = 400;
+/// Steps of unrolled training for rows of `shape`: 400, which take two minutes and a half of a job on Fashion-MNIST at ipc 1, and six at ipc 10, on two cores; fewer
+/// for pictures of more than 32 x 32 pixels, each of which costs as much more, at least 25. More still help (docs/results.md).
+fn unroll_steps(shape: Shape) -> usize {
+    match shape {
+        Shape::Picture { height, width, .. } => (400 * 32 * 32 / (height * width).max(1)).clamp(25, 400),
+        Shape::Vector { .. } => 0,
+    }
+}
 
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +64,9 @@ impl Recipe {
             OptimizerKind::Sgd => 1.0,
         };
         // Sketches that were made without a thought of it keep too few real rows.
-        let kept = header.reservoir >= UNROLL_KEPT && options.unrolls(header.recipe.shape);
-        let unroll = options.unroll.unwrap_or(if kept { UNROLL } else { 0 });
+        let shape = header.recipe.shape;
+        let kept = header.reservoir >= unroll_kept(shape) && options.unrolls(shape);
+        let unroll = options.unroll.unwrap_or(if kept { unroll_steps(shape) } else { 0 });
         let steps = options.steps.unwrap_or(steps);
         Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll })
     }
@@ -92,7 +99,6 @@ fn decay(step: usize, steps: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::Shape;
 
     fn mean() -> Terms {
         Terms(vec![(Term::Mean, 1.0)])
@@ -126,7 +132,9 @@ mod tests {
         };
         let (picture, list) = (Shape::Picture { channels: 1, height: 8, width: 8 }, Shape::Vector { len: 64 });
         let (open, given) = (Options::default(), Options { unroll: Some(3), ..Options::default() });
-        assert_eq!([unroll(250, picture, &open), unroll(64, picture, &open), unroll(250, list, &open)], [UNROLL, 0, 0]);
+        assert_eq!([unroll(250, picture, &open), unroll(64, picture, &open), unroll(250, list, &open)], [400, 0, 0]);
+        let large = Shape::Picture { channels: 3, height: 64, width: 64 };
+        assert_eq!([unroll(83, large, &open), unroll(64, large, &open)], [100, 0]);
         assert_eq!([unroll(64, picture, &given), unroll(250, picture, &given)], [3, 3]);
     }
 

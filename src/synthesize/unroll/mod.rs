@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extract::{ConvNet, Pool};
 use crate::kernels::Groups;
 use crate::objective::one_hot;
-use crate::options::{LabelKind, Options, UNROLL_KEPT};
+use crate::options::{LabelKind, Options, unroll_kept};
 use crate::random;
 use crate::rows::Shape;
 use crate::sketch::{Header, Sketches};
@@ -89,7 +89,8 @@ impl<'a> Unroll<'a> {
         for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
             if sketch.reservoir.rows.is_empty() {
                 return Err(Error::Sketch(format!(
-                    "class {label} has no real rows to train against; make the sketch with reservoir_per_class => {UNROLL_KEPT}, or use unroll => 0"
+                    "class {label} has no real rows to train against; make the sketch with reservoir_per_class => {}, or use unroll => 0",
+                    unroll_kept(sketches.header.recipe.shape)
                 )));
             }
             for row in &sketch.reservoir.rows {

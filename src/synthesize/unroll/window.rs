@@ -40,7 +40,7 @@ pub(super) const WEIGHTS: usize = STEPS + 8;
 
 /// Pictures that a window of training on `rows` rows holds.
 pub(super) fn pictures(rows: usize) -> usize {
-    2 * rows + 2 * STEPS * BATCH.min(rows) + REAL_BATCH
+    3 * rows + 8 * BATCH.min(rows) + 2 * REAL_BATCH
 }
 
 /// What all windows have in common.
@@ -87,12 +87,8 @@ struct Step {
     weights: Tensor,
     /// Which rows; `None`: all.
     at: Option<Tensor>,
-    /// These, standardised.
-    x: Tensor,
+    /// How they were augmented.
     transform: Transform,
-    /// And augmented.
-    augmented: Tensor,
-    y: Tensor,
 }
 
 impl Window {
@@ -104,13 +100,14 @@ impl Window {
         standard: &Standard,
         mut draws: ChaCha12Rng,
     ) -> Result<Outcome> {
-        let (after, steps) = self.train(trainee, (&standard.apply(x)?, y), &mut draws)?;
+        let x = standard.apply(x)?;
+        let (after, steps) = self.train(trainee, (&x, y), &mut draws)?;
         let kept = self.real.1.dim(0)?;
         let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
         let at = Some(Tensor::new(at, x.device())?);
         let (real_x, real_y) = (standard.apply(&picked(&self.real.0, &at)?)?, picked(&self.real.1, &at)?);
         let real = self.student.gradient(&after.weights, &real_x, &real_y, self.also(false))?;
-        let (rows, labels) = self.back(steps, real.weights, (x.zeros_like()?, y.zeros_like()?))?;
+        let (rows, labels) = self.back(steps, real.weights, (&x, y))?;
         let labels = self.learn_labels.then_some(labels);
         Ok(Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels, after })
     }
@@ -140,42 +137,38 @@ impl Window {
                 }
                 at = Some(Tensor::from_vec(order.split_off(order.len() - batch), batch, x.device())?);
             }
-            let (x, y) = (picked(x, &at)?, picked(y, &at)?);
             let transform = Transform::per_row(AUGMENT, batch, self.student.input(), draws);
-            let augmented = transform.apply(&x)?;
+            let (augmented, y) = (transform.apply(&picked(x, &at)?)?, picked(y, &at)?);
             let gradient = self.student.gradient(&weights, &augmented, &y, self.also(false))?.weights;
             momentum = ((momentum * MOMENTUM)? + gradient)?;
             let after = (&weights - (&momentum * RATE)?)?;
-            steps.push(Step { weights: std::mem::replace(&mut weights, after), at, x, transform, augmented, y });
+            steps.push(Step { weights: std::mem::replace(&mut weights, after), at, transform });
         }
         Ok((Trainee { weights, momentum, left: trainee.left.saturating_sub(STEPS) }, steps))
     }
 
-    /// The gradients for standardised rows and for labels, added to those given, from `a`, that for the weights after `steps`.
-    fn back(
-        &self,
-        steps: Vec<Step>,
-        mut a: Tensor,
-        (mut by_rows, mut by_labels): (Tensor, Tensor),
-    ) -> Result<(Tensor, Tensor)> {
+    /// The gradients for standardised rows `x` and labels `y`, from `a`, that for the weights after `steps`. Batches are made anew, not kept.
+    fn back(&self, steps: Vec<Step>, mut a: Tensor, (x, y): (&Tensor, &Tensor)) -> Result<(Tensor, Tensor)> {
         let mut b = a.zeros_like()?;
+        let (mut by_rows, mut by_labels) = (x.zeros_like()?, y.zeros_like()?);
         for step in steps.into_iter().rev() {
             b = (b - (&a * RATE)?)?;
             let size = length(&b)?;
             if !(size > 0.0 && size.is_finite()) {
                 break;
             }
+            let x = Var::from_tensor(&picked(x, &step.at)?)?;
+            let (augmented, y) = (step.transform.apply(x.as_tensor())?, picked(y, &step.at)?);
             let by = DIFFERENCE * length(&step.weights)? / size;
             let moved = |by: f64| {
                 let weights = (&step.weights + (&b * by)?)?;
-                self.student.gradient(&weights, &step.augmented, &step.y, self.also(true))
+                self.student.gradient(&weights, &augmented, &y, self.also(true))
             };
             let (plus, minus) = (moved(by)?, moved(-by)?);
             let slope = |plus: &Tensor, minus: &Tensor| (plus - minus)?.affine(0.5 / by, 0.0);
             a = (a + slope(&plus.weights, &minus.weights)?)?;
             if let (Some(plus), Some(minus)) = (&plus.rows, &minus.rows) {
-                let x = Var::from_tensor(&step.x)?;
-                let along = (step.transform.apply(x.as_tensor())? * slope(plus, minus)?)?.sum_all()?;
+                let along = (&augmented * slope(plus, minus)?)?.sum_all()?;
                 if let Some(gradient) = along.backward()?.remove(x.as_tensor()) {
                     by_rows = added(by_rows, &gradient, &step.at)?;
                 }
