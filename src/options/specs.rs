@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept (RaT-BPTT). 0: none. Default: 400 for pictures (fewer beyond 32 x 32 pixels) with hard labels, method => 'auto' and no steps, terms or learning_rate given, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept (RaT-BPTT). 0: none. Default: 400 (fewer beyond 32 x 32 pixels) for at most 10 pictures a class with hard labels, method => 'auto' and no steps, terms or learning_rate given, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),

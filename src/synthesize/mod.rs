@@ -165,12 +165,16 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let rows = count * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     let ridge = options.loss_terms().has(Term::Ridge);
     let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
-    let unrolled = match !options.method.selects() && options.unrolls(sketches.header.recipe.shape) {
-        true => {
-            let kept = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
-            unroll::working_bytes(&sketches.header, count, kept, sketches.classes.len())?
-        }
-        false => 0,
+    let unrolls = || -> Result<bool> {
+        let stored = allotment.iter().sum::<usize>();
+        let ipc = stored.div_ceil(sketches.classes.len().max(1));
+        Ok(Recipe::choose(options, &sketches.header, ipc)?.unroll > 0)
+    };
+    let unrolled = if !options.method.selects() && unrolls()? {
+        let kept = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
+        unroll::working_bytes(&sketches.header, count, kept, sketches.classes.len())?
+    } else {
+        0
     };
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),

@@ -17,6 +17,9 @@ fn unroll_steps(shape: Shape) -> usize {
     }
 }
 
+/// Most rows a class, decoded, that end with unrolled training by default: with 50 they teach less after it (docs/results.md).
+const UNROLLED_IPC: usize = 10;
+
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -66,7 +69,8 @@ impl Recipe {
         // Sketches that were made without a thought of it keep too few real rows.
         let shape = header.recipe.shape;
         let kept = header.reservoir >= unroll_kept(shape) && options.unrolls(shape);
-        let unroll = options.unroll.unwrap_or(if kept { unroll_steps(shape) } else { 0 });
+        let few = ipc * options.packed() <= UNROLLED_IPC;
+        let unroll = options.unroll.unwrap_or(if kept && few { unroll_steps(shape) } else { 0 });
         let steps = options.steps.unwrap_or(steps);
         Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll })
     }
@@ -135,6 +139,8 @@ mod tests {
         assert_eq!([unroll(250, picture, &open), unroll(64, picture, &open), unroll(250, list, &open)], [400, 0, 0]);
         let large = Shape::Picture { channels: 3, height: 64, width: 64 };
         assert_eq!([unroll(83, large, &open), unroll(64, large, &open)], [100, 0]);
+        let mosaic = Options { mosaic: 2, ..open };
+        assert_eq!(unroll(250, picture, &mosaic), 0, "40 pictures a class");
         assert_eq!([unroll(64, picture, &given), unroll(250, picture, &given)], [3, 3]);
     }
 
