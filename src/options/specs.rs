@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept (RaT-BPTT). 0: none. Default: 400 (fewer beyond 32 x 32 pixels) for at most 10 pictures a class with hard labels, method => 'auto' and no steps, terms or learning_rate given, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept (RaT-BPTT). 0: none. Default: 400 (fewer beyond 32 x 32 pixels) for at most 10 pictures a class with hard labels, method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -301,7 +301,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), 250 for pictures (fewer beyond 4,096 numbers) with method => 'auto' or unroll; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), 250 for pictures (fewer beyond 4,096 numbers) with unroll, or method => 'auto' and hard labels; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

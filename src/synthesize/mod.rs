@@ -119,7 +119,11 @@ fn optimized(
     let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
     let groups = Groups::new(&decoded);
     let stored = allotment.iter().sum::<usize>();
-    let recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(groups.classes().max(1)))?;
+    let mut recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(groups.classes().max(1)))?;
+    if options.unroll.is_none() && sketches.classes.values().any(|sketch| sketch.reservoir.rows.is_empty()) {
+        // Taken back, all of a class's: nothing to try networks on, and nobody asked for it.
+        recipe.unroll = 0;
+    }
     let start = init::rows(sketches, options, allotment, mosaic, start)?;
     let steps = recipe.steps + recipe.unroll;
     let (mut values, mut soft) = (start, None);

@@ -8,7 +8,7 @@ use crate::sketch::Header;
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
 
-/// Steps of unrolled training for rows of `shape`: 400, which take two minutes and a half of a job on Fashion-MNIST at ipc 1, and six at ipc 10, on two cores; fewer
+/// Steps of unrolled training for rows of `shape`: 400, which take one minute of a job on Fashion-MNIST at ipc 1, and five at ipc 10, on two cores; fewer
 /// for pictures of more than 32 x 32 pixels, each of which costs as much more, at least 25. More still help (docs/results.md).
 fn unroll_steps(shape: Shape) -> usize {
     match shape {

@@ -416,17 +416,17 @@ fn networks_learn_more_of_rows_after_unrolled_training() {
     test.values.drain(..120 * 64);
     test.labels.drain(..120);
     for (label_kind, method) in [(LabelKind::Hard, Method::Auto), (LabelKind::Soft, Method::Ridge)] {
-        let options = Options { method, label_kind, ipc: 1, steps: Some(0), ..options() };
+        let options = Options { method, label_kind, ipc: 1, steps: Some(10), ..options() };
         let sketches = sketches(&options, &rows);
         let before = run(&sketches, &options).0;
-        let options = Options { unroll: Some(60), steps: Some(10), ..options };
+        let options = Options { unroll: Some(60), ..options };
         let (after, told) = run(&sketches, &options);
         let steps: Vec<(usize, usize)> = told.iter().map(|p| (p.step, p.steps)).collect();
         assert_eq!(steps, (1..=70).map(|step| (step, 70)).collect::<Vec<_>>());
         assert_eq!(after.soft.is_some(), label_kind == LabelKind::Soft);
         assert!(after.values.iter().all(|v| (0.0..=255.0).contains(v)));
         let losses = [&before, &after].map(|synthetic| loss_of(synthetic, &test));
-        assert!(losses[1] < 0.9 * losses[0], "{label_kind} {losses:?}");
+        assert!(losses[1] < 0.95 * losses[0], "{label_kind} {losses:?}");
     }
 }
 
@@ -434,7 +434,9 @@ fn networks_learn_more_of_rows_after_unrolled_training() {
 fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off() {
     let rows = pictures(60);
     for mosaic in [1, 2] {
-        let options = Options { unroll: Some(5), steps: Some(2), mosaic, ..options() };
+        // Ten of each class in mosaics: more rows than a batch.
+        let ipc = if mosaic == 2 { 5 } else { 2 };
+        let options = Options { unroll: Some(5), steps: Some(2), mosaic, ipc, ..options() };
         let sketches = sketches(&options, &rows);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -1,9 +1,9 @@
 //! Synthetic pictures and kept real ones flow in; synthetic pictures on which networks learn more of the real ones flow out.
 //!
-//! Back-propagation through training, by random windows of it (RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3): a few small networks are trained on
+//! Back-propagation through training, by windows of it (after RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3): a few small networks are trained on
 //! the synthetic rows all the while. Each step continues one of them for a [`window`](window::Window) of training steps and asks how the rows should
-//! have been for its loss on real rows, that the sketches keep, to be lower. A network that has lived its time is replaced by a fresh one; their ages are spread
-//! evenly, so that all stages of training count.
+//! have been for its loss on real rows, that the sketches keep, to be lower. A network that has lived its time, which is a few windows, is replaced by a fresh one; the first
+//! ones live shorter, so that not all are replaced at once. (The paper's windows start anywhere; these follow each other.)
 
 mod standard;
 mod student;
@@ -85,7 +85,7 @@ impl<'a> Unroll<'a> {
     ) -> Result<Self> {
         let input = input(&sketches.header)?;
         let (device, classes) = (pool.device(), sketches.classes.len());
-        let (mut values, mut shares) = (vec![], vec![]);
+        let (mut values, mut numbers) = (vec![], vec![]);
         for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
             if sketch.reservoir.rows.is_empty() {
                 return Err(Error::Sketch(format!(
@@ -95,18 +95,20 @@ impl<'a> Unroll<'a> {
             }
             for row in &sketch.reservoir.rows {
                 values.extend(pool.recipe().scaling.scale(&row.values));
-                shares.extend((0..classes).map(|c| if c == class { 1f32 } else { 0.0 }));
+                numbers.push(class);
             }
         }
-        let real = shares.len() / classes.max(1);
         let [channels, height, width] = input;
-        let real = (
-            Tensor::from_vec(values, (real, channels, height, width), device)?,
-            Tensor::from_vec(shares, (real, classes), device)?,
-        );
+        let real = Tensor::from_vec(values, (numbers.len(), channels, height, width), device)?;
         let student = Student::new(input, (WIDTH, ConvNet::default_depth(input)), classes, device)?;
         let learn_labels = options.label_kind == LabelKind::Soft;
-        let window = Window { student, real, learn_labels, parallel: rayon::current_num_threads() > TOGETHER };
+        let window = Window {
+            student,
+            real,
+            real_classes: numbers,
+            learn_labels,
+            parallel: rayon::current_num_threads() > TOGETHER,
+        };
         Ok(Self { recipe, options, pool, groups, unpack, window })
     }
 
@@ -177,18 +179,18 @@ impl<'a> Unroll<'a> {
         windows.collect()
     }
 
-    /// One step of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite.
+    /// One step of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite, or there is none.
     fn follow(&self, learned: &mut Learned, outcome: &Outcome, step: usize) -> Result<()> {
         let by_rows = match &self.unpack {
             Some(unpack) => unpack.transposed(&outcome.rows)?,
             None => outcome.rows.clone(),
         };
         let size = window::length(&by_rows)?;
-        if !(size.is_finite() && outcome.loss.is_finite()) {
+        if !(size > 0.0 && size.is_finite() && outcome.loss.is_finite()) {
             return Ok(());
         }
         let usual = *learned.usual.get_or_insert(size);
-        let cut = (LONGEST * usual / size.max(f64::MIN_POSITIVE)).min(1.0);
+        let cut = (LONGEST * usual / size).min(1.0);
         learned.usual = Some(0.9 * usual + 0.1 * size * cut);
         let decay = self.recipe.unroll_decay(step);
         learned.of_rows.step(&[(by_rows * cut)?], RATE * decay)?;
@@ -216,7 +218,11 @@ pub(super) fn working_bytes(header: &Header, rows: usize, kept: usize, classes: 
         + (depth - 1) * WIDTH * (9 * WIDTH + 2)
         + classes * (ConvNet::feature_len_of(input, WIDTH, depth)? + 1);
     let pictures = kept + 4 * rows + TOGETHER * window::pictures(rows);
-    Ok(size_of::<f32>() * (pictures * length + weights * (2 * NETWORKS + TOGETHER * window::WEIGHTS)))
+    // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
+    let [_, height, width] = input;
+    let within = TOGETHER * window::LARGEST_BATCH * 2 * WIDTH * (height + 6) * (width + 6);
+    let shares = 8 * rows * classes;
+    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (2 * NETWORKS + TOGETHER * window::WEIGHTS)))
 }
 
 /// `[channels, height, width]` of the networks' input.

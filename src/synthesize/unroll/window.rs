@@ -38,6 +38,9 @@ const AUGMENT: &str = "color_crop_cutout_flip_scale_rotate";
 /// Sets of weights that a window holds.
 pub(super) const WEIGHTS: usize = STEPS + 8;
 
+/// Most rows that a network sees at once.
+pub(super) const LARGEST_BATCH: usize = if REAL_BATCH > BATCH { REAL_BATCH } else { BATCH };
+
 /// Pictures that a window of training on `rows` rows holds.
 pub(super) fn pictures(rows: usize) -> usize {
     3 * rows + 8 * BATCH.min(rows) + 2 * REAL_BATCH
@@ -46,8 +49,10 @@ pub(super) fn pictures(rows: usize) -> usize {
 /// What all windows have in common.
 pub(super) struct Window {
     pub(super) student: Student,
-    /// Real rows `[n, ..input]` in the extractors' units, and their classes, one-hot `[n, classes]`.
-    pub(super) real: (Tensor, Tensor),
+    /// Real rows `[n, ..input]` in the extractors' units.
+    pub(super) real: Tensor,
+    /// The class of each.
+    pub(super) real_classes: Vec<usize>,
     /// Whether gradients for the labels are wanted.
     pub(super) learn_labels: bool,
     /// Whether a step's rows are spread over the threads.
@@ -102,10 +107,12 @@ impl Window {
     ) -> Result<Outcome> {
         let x = standard.apply(x)?;
         let (after, steps) = self.train(trainee, (&x, y), &mut draws)?;
-        let kept = self.real.1.dim(0)?;
+        let (kept, classes) = (self.real_classes.len(), y.dim(1)?);
         let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
-        let at = Some(Tensor::new(at, x.device())?);
-        let (real_x, real_y) = (standard.apply(&picked(&self.real.0, &at)?)?, picked(&self.real.1, &at)?);
+        let mut real_y = vec![0f32; at.len() * classes];
+        at.iter().enumerate().for_each(|(row, at)| real_y[row * classes + self.real_classes[*at as usize]] = 1.0);
+        let real_y = Tensor::from_vec(real_y, (at.len(), classes), x.device())?;
+        let real_x = standard.apply(&picked(&self.real, &Some(Tensor::new(at, x.device())?))?)?;
         let real = self.student.gradient(&after.weights, &real_x, &real_y, self.also(false))?;
         let (rows, labels) = self.back(steps, real.weights, (&x, y))?;
         let labels = self.learn_labels.then_some(labels);
