@@ -190,24 +190,11 @@ impl Options {
             (None, Allocation::Equal) => ipc.max(64),
             (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
         };
-        // What a sketch keeps doesn't depend on how it is to be optimized later, where it can be helped: else sketches wouldn't merge.
-        let open = self.method == Method::Auto && self.init == Init::Real && matches!(shape, Shape::Picture { .. });
-        let tried_on = if open || self.unroll.is_some_and(|steps| steps > 0) { unroll_kept(shape) } else { 0 };
+        // For unrolled training, whether or not it is asked for now: sketches of the same rows shouldn't differ by how they are to be optimized.
+        let picture = matches!(shape, Shape::Picture { .. });
+        let made = !self.method.selects() && picture && self.init == Init::Real;
+        let tried_on = if made || self.unroll.is_some_and(|steps| steps > 0) { unroll_kept(shape) } else { 0 };
         self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
-    }
-
-    /// Whether there are steps of unrolled training for rows of `shape`: as `unroll` says, else for pictures where the way is left to `method => 'auto'`.
-    ///
-    /// Not without real rows to start from: what keeps none for that is to keep none for this.
-    pub fn unrolls(&self, shape: Shape) -> bool {
-        let left_open = self.method == Method::Auto
-            && self.terms.is_none()
-            && self.steps.is_none()
-            && self.learning_rate.is_none()
-            && self.label_kind == LabelKind::Hard
-            && self.init == Init::Real
-            && self.reservoir_per_class.is_none_or(|kept| kept >= unroll_kept(shape));
-        self.unroll.map_or(left_open && matches!(shape, Shape::Picture { .. }), |steps| steps > 0)
     }
 
     /// Pictures in a stored one, see option `mosaic`.

@@ -64,13 +64,10 @@ impl Default for EvaluateConfig {
     }
 }
 
-/// The augmentation that DSA's evaluation uses.
-pub(super) const DSA: &str = "color_crop_cutout_flip_scale_rotate";
-
 impl EvaluateConfig {
     fn augment(&self, shape: Shape) -> Result<&str> {
         match (self.augment.as_deref(), shape) {
-            (None, Shape::Picture { .. }) => Ok(DSA),
+            (None, Shape::Picture { .. }) => Ok(Transform::DSA),
             (None | Some("none"), _) => Ok("none"),
             (Some(strategy), Shape::Picture { .. }) => Ok(strategy),
             (Some(_), Shape::Vector { .. }) => {

@@ -44,6 +44,9 @@ enum Kind {
 }
 
 impl Transform {
+    /// All transforms of DSA: the strategy of its evaluation.
+    pub const DSA: &str = "color_crop_cutout_flip_scale_rotate";
+
     /// Draws one transform for all rows (siamese). `strategy` is `none` or a `_`-joined list as option `augment` takes it;
     /// as in DSA one of the listed transforms is picked. `dims` is `[channels, height, width]`.
     pub fn siamese(strategy: &str, dims: [usize; 3], rng: &mut ChaCha12Rng) -> Self {

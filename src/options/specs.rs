@@ -301,7 +301,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), 250 for pictures (fewer beyond 4,096 numbers) with unroll, or method => 'auto' and hard labels; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 250), or fewer beyond 4,096 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

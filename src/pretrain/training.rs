@@ -11,8 +11,6 @@ use crate::kernels::{Transform, Wants};
 use crate::random;
 use crate::synthesize::{Optimizer, Sgd};
 
-/// Augmentation of the sample's rows: all of DSA's transforms.
-const AUGMENT: &str = "color_crop_cutout_flip_scale_rotate";
 const BATCH: usize = 128;
 const RATE: f64 = 0.01;
 const MOMENTUM: f64 = 0.9;
@@ -67,7 +65,7 @@ impl Run<'_> {
                 batch.iter().for_each(|i| values.extend(self.recipe.scaling.scale(rows[*i].0)));
                 let labels: Vec<u32> = batch.iter().map(|i| rows[*i].1).collect();
                 let x = Tensor::from_vec(values, [vec![batch.len()], input.dims()].concat(), self.device)?;
-                let x = Transform::per_row(AUGMENT, batch.len(), dims, &mut augmentation).apply(&x)?;
+                let x = Transform::per_row(Transform::DSA, batch.len(), dims, &mut augmentation).apply(&x)?;
                 let logits = net.forward(&x, wants)?.matmul(&head.t()?)?;
                 let store = cross_entropy(&logits, &Tensor::from_vec(labels, batch.len(), self.device)?)?.backward()?;
                 let gradients = variables.iter().map(|v| store.get(v).cloned().map_or_else(|| v.zeros_like(), Ok));

@@ -118,32 +118,43 @@ fn optimized(
 ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
     let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
     let groups = Groups::new(&decoded);
-    let stored = allotment.iter().sum::<usize>();
-    let mut recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(groups.classes().max(1)))?;
-    if options.unroll.is_none() && sketches.classes.values().any(|sketch| sketch.reservoir.rows.is_empty()) {
-        // Taken back, all of a class's: nothing to try networks on, and nobody asked for it.
-        recipe.unroll = 0;
-    }
-    let start = init::rows(sketches, options, allotment, mosaic, start)?;
+    let recipe = recipe(sketches, options, allotment)?;
     let steps = recipe.steps + recipe.unroll;
-    let (mut values, mut soft) = (start, None);
-    if options.label_kind == LabelKind::Soft {
-        soft = Some(SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups)?);
-    }
+    let mut values = init::rows(sketches, options, allotment, mosaic, start)?;
+    let mut soft = match options.label_kind {
+        LabelKind::Soft => Some(SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups)?),
+        LabelKind::Hard => None,
+    };
     if steps > 0 {
         let pool = pool(sketches, options)?;
+        // Before the first step: what can't be unrolled should say so at once.
+        let unroll = match recipe.unroll {
+            0 => None,
+            _ => {
+                Some(unroll::Unroll::new(sketches, options, &recipe, &pool, &groups, descent::unpack(mosaic, &pool)?)?)
+            }
+        };
         if recipe.steps > 0 {
             let mut observer = |progress: Progress| observer(Progress { steps, ..progress });
             let descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
             (values, soft) = descent.run(values, &mut observer)?;
         }
-        if recipe.unroll > 0 {
-            let unpack = descent::unpack(mosaic, &pool)?;
-            let unroll = unroll::Unroll::new(sketches, options, &recipe, &pool, &groups, unpack)?;
+        if let Some(unroll) = unroll {
             (values, soft) = unroll.run(values, soft, (recipe.steps, steps), observer)?;
         }
     }
     Ok((missing::reproduced(sketches, allotment, values), soft))
+}
+
+/// How `allotment` rows of each class are optimized.
+fn recipe(sketches: &Sketches, options: &Options, allotment: &[usize]) -> Result<Recipe> {
+    let stored = allotment.iter().sum::<usize>();
+    let mut recipe = Recipe::choose(options, &sketches.header, stored.div_ceil(allotment.len().max(1)))?;
+    if options.unroll.is_none() && sketches.classes.values().any(|sketch| sketch.reservoir.rows.is_empty()) {
+        // All that were kept of a class have been taken back: nothing to try networks on, and nobody asked for it.
+        recipe.unroll = 0;
+    }
+    Ok(recipe)
 }
 
 /// The extractors that `sketches` were made with.
@@ -169,21 +180,14 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let rows = count * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     let ridge = options.loss_terms().has(Term::Ridge);
     let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
-    let unrolls = || -> Result<bool> {
-        let stored = allotment.iter().sum::<usize>();
-        let ipc = stored.div_ceil(sketches.classes.len().max(1));
-        Ok(Recipe::choose(options, &sketches.header, ipc)?.unroll > 0)
-    };
-    let unrolled = if !options.method.selects() && unrolls()? {
-        let kept = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
-        unroll::working_bytes(&sketches.header, count, kept, sketches.classes.len())?
-    } else {
-        0
+    let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {
+        true => 0,
+        false => unroll::working_bytes(sketches, count)?,
     };
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => networks + (5 * rows + objective_bytes).max(unrolled),
+        false => networks + 5 * rows + objective_bytes + unrolled,
     })
 }
 

@@ -1,19 +1,32 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Method, OptimizerKind, Options, Term, Terms, unroll_kept};
+use crate::options::{Init, LabelKind, Method, OptimizerKind, Options, Term, Terms, unroll_kept};
 use crate::rows::Shape;
 use crate::sketch::Header;
 
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
 
-/// Steps of unrolled training for rows of `shape`: 400, which take one minute of a job on Fashion-MNIST at ipc 1, and five at ipc 10, on two cores; fewer
-/// for pictures of more than 32 x 32 pixels, each of which costs as much more, at least 25. More still help (docs/results.md).
-fn unroll_steps(shape: Shape) -> usize {
+/// Steps of unrolled training where `unroll` isn't given: none unless the way is left open, and the sketch keeps enough real rows.
+///
+/// 400 take one minute of a job on Fashion-MNIST at ipc 1, and five at ipc 10, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
+/// get fewer, at least 25.
+fn unroll_steps(options: &Options, header: &Header, ipc: usize) -> usize {
+    let shape = header.recipe.shape;
+    let open = options.method == Method::Auto
+        && options.label_kind == LabelKind::Hard
+        && options.init == Init::Real
+        && options.terms.is_none()
+        && options.steps.is_none()
+        && options.learning_rate.is_none();
     match shape {
-        Shape::Picture { height, width, .. } => (400 * 32 * 32 / (height * width).max(1)).clamp(25, 400),
-        Shape::Vector { .. } => 0,
+        Shape::Picture { height, width, .. }
+            if open && ipc * options.packed() <= UNROLLED_IPC && header.reservoir >= unroll_kept(shape) =>
+        {
+            (400 * 32 * 32 / (height * width).max(1)).clamp(25, 400)
+        }
+        _ => 0,
     }
 }
 
@@ -66,11 +79,7 @@ impl Recipe {
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
-        // Sketches that were made without a thought of it keep too few real rows.
-        let shape = header.recipe.shape;
-        let kept = header.reservoir >= unroll_kept(shape) && options.unrolls(shape);
-        let few = ipc * options.packed() <= UNROLLED_IPC;
-        let unroll = options.unroll.unwrap_or(if kept && few { unroll_steps(shape) } else { 0 });
+        let unroll = options.unroll.unwrap_or_else(|| unroll_steps(options, header, ipc));
         let steps = options.steps.unwrap_or(steps);
         Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll })
     }
@@ -128,20 +137,31 @@ mod tests {
     }
 
     #[test]
-    fn unrolled_training_is_the_default_for_pictures_of_which_enough_are_kept() {
-        let unroll = |reservoir, shape, options: &Options| {
+    fn unrolled_training_is_the_default_for_few_pictures_where_enough_real_ones_are_kept_and_the_way_is_left_open() {
+        let unroll = |reservoir, shape, options: &Options, ipc| {
             let mut header = Header { reservoir, ..header(4) };
             header.recipe.shape = shape;
-            Recipe::choose(options, &header, 10).unwrap().unroll
+            Recipe::choose(options, &header, ipc).unwrap().unroll
         };
-        let (picture, list) = (Shape::Picture { channels: 1, height: 8, width: 8 }, Shape::Vector { len: 64 });
-        let (open, given) = (Options::default(), Options { unroll: Some(3), ..Options::default() });
-        assert_eq!([unroll(250, picture, &open), unroll(64, picture, &open), unroll(250, list, &open)], [400, 0, 0]);
-        let large = Shape::Picture { channels: 3, height: 64, width: 64 };
-        assert_eq!([unroll(83, large, &open), unroll(64, large, &open)], [100, 0]);
-        let mosaic = Options { mosaic: 2, ..open };
-        assert_eq!(unroll(250, picture, &mosaic), 0, "40 pictures a class");
-        assert_eq!([unroll(64, picture, &given), unroll(250, picture, &given)], [3, 3]);
+        let picture = |channels, side| Shape::Picture { channels, height: side, width: side };
+        let (small, large, open) = (picture(1, 8), picture(3, 64), Options::default());
+        assert_eq!([10, 11].map(|ipc| unroll(250, small, &open, ipc)), [400, 0]);
+        assert_eq!([249, 250].map(|kept| unroll(kept, small, &open, 1)), [0, 400]);
+        assert_eq!([82, 83].map(|kept| unroll(kept, large, &open, 1)), [0, 100]);
+        assert_eq!(unroll(250, Shape::Vector { len: 64 }, &open, 1), 0);
+        let mosaic = Options { mosaic: 2, ..open.clone() };
+        assert_eq!([2, 3].map(|ipc| unroll(250, small, &mosaic, ipc)), [400, 0], "eight and twelve pictures");
+        for other in [
+            Options { steps: Some(5), ..open.clone() },
+            Options { learning_rate: Some(0.1), ..open.clone() },
+            Options { terms: Some(mean()), ..open.clone() },
+            Options { method: Method::Mean, ..open.clone() },
+            Options { init: Init::Noise, ..open.clone() },
+            Options { label_kind: LabelKind::Soft, ..open.clone() },
+        ] {
+            assert_eq!(unroll(250, small, &other, 1), 0);
+            assert_eq!(unroll(0, small, &Options { unroll: Some(3), ..other }, 99), 3);
+        }
     }
 
     #[test]

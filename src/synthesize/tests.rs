@@ -454,7 +454,9 @@ fn unrolled_training_needs_real_rows_and_pictures() {
     let rows = pictures(30);
     let without = Options { init: Init::Noise, ..options() };
     let sketches = sketches(&without, &rows);
-    let e = synthesize(&sketches, &Options { unroll: Some(3), ..without }, &mut |_| ControlFlow::Continue(()));
+    let e = synthesize(&sketches, &Options { unroll: Some(3), ..without }, &mut |p| {
+        panic!("step {} before it is refused", p.step)
+    });
     let e = e.unwrap_err().to_string();
     assert!(e.contains("reservoir_per_class => 250") && e.contains("unroll => 0"), "{e}");
 }

@@ -11,7 +11,7 @@ mod window;
 
 use std::ops::ControlFlow;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 
@@ -68,7 +68,8 @@ struct Learned {
     rows: Var,
     labels: Var,
     of_rows: Adam,
-    of_labels: Adam,
+    /// `None`: labels are given.
+    of_labels: Option<Adam>,
     /// The usual length of a gradient for the rows.
     usual: Option<f64>,
 }
@@ -83,8 +84,8 @@ impl<'a> Unroll<'a> {
         groups: &'a Groups,
         unpack: Option<Unpack>,
     ) -> Result<Self> {
-        let input = input(&sketches.header)?;
-        let (device, classes) = (pool.device(), sketches.classes.len());
+        let [channels, height, width] = input(&sketches.header)?;
+        let device = pool.device();
         let (mut values, mut numbers) = (vec![], vec![]);
         for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
             if sketch.reservoir.rows.is_empty() {
@@ -98,12 +99,10 @@ impl<'a> Unroll<'a> {
                 numbers.push(class);
             }
         }
-        let [channels, height, width] = input;
         let real = Tensor::from_vec(values, (numbers.len(), channels, height, width), device)?;
-        let student = Student::new(input, (WIDTH, ConvNet::default_depth(input)), classes, device)?;
         let learn_labels = options.label_kind == LabelKind::Soft;
         let window = Window {
-            student,
+            student: student(&sketches.header, sketches.classes.len(), device)?,
             real,
             real_classes: numbers,
             learn_labels,
@@ -154,7 +153,8 @@ impl<'a> Unroll<'a> {
         };
         let labels = Var::from_tensor(&labels)?;
         let of = |variable: &Var| Adam::new(vec![variable.clone()], Adam::BETAS);
-        Ok(Learned { of_rows: of(&rows)?, of_labels: of(&labels)?, rows, labels, usual: None })
+        let of_labels = self.window.learn_labels.then(|| of(&labels)).transpose()?;
+        Ok(Learned { of_rows: of(&rows)?, of_labels, rows, labels, usual: None })
     }
 
     /// A fresh network that is replaced after `left` training steps.
@@ -195,8 +195,9 @@ impl<'a> Unroll<'a> {
         let decay = self.recipe.unroll_decay(step);
         learned.of_rows.step(&[(by_rows * cut)?], RATE * decay)?;
         learned.rows.set(&project(&self.pool.recipe().scaling, &learned.rows.as_detached_tensor())?)?;
-        if let Some(by_labels) = &outcome.labels {
-            learned.of_labels.step(&[(by_labels * cut)?], LABEL_RATE * decay)?;
+        if let (Some(by_labels), Some(of_labels)) = (&outcome.labels, &mut learned.of_labels) {
+            let by_labels = within_sum(by_labels, learned.labels.as_tensor())?.detach();
+            of_labels.step(&[(by_labels * cut)?], LABEL_RATE * decay)?;
             let shares = self.soft(&learned.labels)?.shares;
             learned.labels.set(&Tensor::from_vec(shares, learned.labels.dims(), self.pool.device())?)?;
         }
@@ -210,19 +211,29 @@ impl<'a> Unroll<'a> {
     }
 }
 
-/// Bytes that the refinement of `rows` rows, as networks see them, works in beside the rows themselves, where sketches keep `kept` real rows in all.
-pub(super) fn working_bytes(header: &Header, rows: usize, kept: usize, classes: usize) -> Result<usize> {
-    let (input, length) = (input(header)?, header.recipe.input_shape().len());
-    let depth = ConvNet::default_depth(input);
-    let weights = WIDTH * (9 * input[0] + 2)
-        + (depth - 1) * WIDTH * (9 * WIDTH + 2)
-        + classes * (ConvNet::feature_len_of(input, WIDTH, depth)? + 1);
+/// Bytes that the refinement of `rows` rows, as networks see them, works in.
+pub(super) fn working_bytes(sketches: &Sketches, rows: usize) -> Result<usize> {
+    let (header, classes) = (&sketches.header, sketches.classes.len());
+    let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
+    let kept: usize = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
+    let weights = student(header, classes, &Device::Cpu)?.weights_len();
     let pictures = kept + 4 * rows + TOGETHER * window::pictures(rows);
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
-    let [_, height, width] = input;
     let within = TOGETHER * window::LARGEST_BATCH * 2 * WIDTH * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
     Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (2 * NETWORKS + TOGETHER * window::WEIGHTS)))
+}
+
+/// The networks for rows that `header` tells of.
+fn student(header: &Header, classes: usize, device: &Device) -> Result<Student> {
+    let input = input(header)?;
+    Student::new(input, (WIDTH, ConvNet::default_depth(input)), classes, device)
+}
+
+/// The part of a gradient for shares of the classes, `[rows, classes]`, that is left when each row's are divided by their sum, 1 now: what is common to all classes
+/// changes nothing.
+fn within_sum(gradient: &Tensor, shares: &Tensor) -> Result<Tensor> {
+    Ok(gradient.broadcast_sub(&(gradient * shares)?.sum_keepdim(1)?)?)
 }
 
 /// `[channels, height, width]` of the networks' input.

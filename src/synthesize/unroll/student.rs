@@ -58,6 +58,12 @@ impl Student {
         self.input
     }
 
+    /// How many weights a network has.
+    pub(super) fn weights_len(&self) -> usize {
+        let block = |inputs: usize| self.width * (9 * inputs + 2);
+        block(self.input[0]) + (self.depth - 1) * block(self.width) + self.classes * (self.feature_len + 1)
+    }
+
     /// Random weights, as [`ConvNet::random`] and PyTorch's linear layer draw them.
     pub(super) fn random(&self, rng: &mut ChaCha12Rng) -> crate::error::Result<Tensor> {
         let net = ConvNet::random(self.input, self.width, self.depth, rng, &self.device)?;

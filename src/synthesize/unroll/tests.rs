@@ -81,3 +81,29 @@ fn a_window_trains_its_network_and_asks_for_labels_only_where_they_are_learned()
     }
     assert!(loss(&trainee) < 0.7 * before, "{} {before}", loss(&trainee));
 }
+
+#[test]
+fn what_moves_all_shares_of_a_row_alike_moves_none() {
+    let shares = tensor(vec![0.7, 0.3, 0.0, 0.2, 0.3, 0.5], &[2, 3]);
+    let gradient = tensor(vec![3.0, -1.0, 2.0, 5.0, 5.0, 5.0], &[2, 3]);
+    let found: Vec<f32> = within_sum(&gradient, &shares).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    // Of the loss <gradient, shares / sum>, by differences.
+    let loss = |i: usize, by: f32| -> f32 {
+        let mut moved: Vec<f32> = shares.flatten_all().unwrap().to_vec1().unwrap();
+        moved[i] += by;
+        let row = &moved[i / 3 * 3..i / 3 * 3 + 3];
+        let along: Vec<f32> = gradient.get(i / 3).unwrap().to_vec1().unwrap();
+        row.iter().zip(along).map(|(s, g)| s * g).sum::<f32>() / row.iter().sum::<f32>()
+    };
+    for (i, found) in found.iter().enumerate() {
+        let slope = (loss(i, 1e-2) - loss(i, -1e-2)) / 2e-2;
+        assert!((slope - found).abs() < 1e-2, "{i}: {slope} {found}");
+    }
+    assert!(found[3..].iter().all(|v| v.abs() < 1e-6));
+}
+
+#[test]
+fn a_network_has_as_many_weights_as_are_drawn() {
+    let student = window(false).student;
+    assert_eq!(student.random(&mut stream(1, "weights")).unwrap().dims(), [student.weights_len()]);
+}

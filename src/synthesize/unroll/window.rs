@@ -32,9 +32,6 @@ const MOMENTUM: f64 = 0.9;
 /// Length of the differences, as a part of the weights'.
 const DIFFERENCE: f64 = 0.02;
 
-/// Augmentation in training: all of DSA's transforms, as in the field's evaluation.
-const AUGMENT: &str = "color_crop_cutout_flip_scale_rotate";
-
 /// Sets of weights that a window holds.
 pub(super) const WEIGHTS: usize = STEPS + 8;
 
@@ -144,7 +141,7 @@ impl Window {
                 }
                 at = Some(Tensor::from_vec(order.split_off(order.len() - batch), batch, x.device())?);
             }
-            let transform = Transform::per_row(AUGMENT, batch, self.student.input(), draws);
+            let transform = Transform::per_row(Transform::DSA, batch, self.student.input(), draws);
             let (augmented, y) = (transform.apply(&picked(x, &at)?)?, picked(y, &at)?);
             let gradient = self.student.gradient(&weights, &augmented, &y, self.also(false))?.weights;
             momentum = ((momentum * MOMENTUM)? + gradient)?;
