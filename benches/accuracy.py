@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Training rows and test rows flow in; how accurate fresh networks are that learn from a few rows made or chosen of them flows out, as a Markdown table.
 
-    benches/accuracy.py TRAIN TEST [--ipc 1 10] [--seeds 0 1 2] [--sets hard soft mosaic ...] [--out FOLDER]
+    benches/accuracy.py TRAIN TEST [--ipc 1 10] [--sets all] [--protocol full] [--out FOLDER]
+    benches/accuracy.py TRAIN TEST --ipc 1 10 --curve unroll=0,100,200,400
+    benches/accuracy.py FIT VALIDATION --ipc 10 --rows 12000 --ablation benches/ablation.txt --run-options "--unroll 0"
 
 The sets:
     hard, soft                distilled plain rows, with hard or with learned soft labels
@@ -10,15 +12,25 @@ The sets:
                               as many real rows, chosen anew for each network (k_means: medoids)
     random-mosaic             as many stored pictures, of four real rows each
     full                      all of TRAIN, for `--full-epochs` epochs
+    all                       these, but for k_center
+
+The protocols: `short`, one distillation (seed 0) and three networks of 300 epochs; `full`, three distillations (seeds 0, 1 and 2) and three networks of 1,000
+epochs for each. --seeds and what --evaluate-options says of --epochs and --repeats come first.
+
+--curve makes the distilled sets once for each value of an option of `distill run`: accuracy over CPU time. --ablation makes them once for each line of a file,
+which has such options, `-` alone none; what comes behind # is left out. Where --run-options names an option too, the setting's value counts. A setting that fails
+is told, left out of the table, and tried again by the next run.
 
 All are trained on and tested by `distill evaluate`, with the same options, after the last epoch. Every report is a line of FOLDER/results.jsonl, with the job's own report and
-options; what is there already isn't done again, so that a run that was stopped goes on. `above` is the first set's lead over a row in points and, in brackets, in pooled
-standard errors.
+options; what is there already isn't done again, so that a run that was stopped goes on, and one with other --evaluate-options takes the files that were made. `above` is the first
+set's lead over a row in points and, in brackets, in pooled standard errors. The distillation's CPU-seconds, wall seconds and memory are the job's own, decoding and extraction
+included; `training CPU-s` is one network's training and test, and a choice of real rows with it. Bytes are the file's; with ~ those of as many rows of TRAIN.
 
 Wants nothing but Python 3.9 and the command `distill`: $DISTILL, or the one that cargo builds.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -38,6 +50,13 @@ MADE = {
     "mosaic-soft": ["--mosaic", "2", "--label-kind", "soft"],
     "random-mosaic": ["--mosaic", "2", "--method", "random"],
 }
+ALL = ["hard", "soft", "mosaic", "mosaic-soft", "random", "random-mosaic", "herding", "k_means", "full"]
+SEEDS = {"short": [0], "full": [0, 1, 2]}
+EPOCHS = {"short": [], "full": ["--epochs", "1000", "--repeats", "3"]}
+
+
+class Failed(Exception):
+    """A command that failed; it has said why."""
 
 
 def distill(*arguments):
@@ -46,7 +65,7 @@ def distill(*arguments):
     start = [command] if command else ["cargo", "run", "--release", "--quiet", "--locked", "--manifest-path", str(manifest), "--"]
     done = subprocess.run([*start, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        sys.exit(f"{shlex.join(['distill', *map(str, arguments)])} failed")
+        raise Failed(f"{shlex.join(['distill', *map(str, arguments)])} failed")
     return done.stdout
 
 
@@ -54,10 +73,21 @@ def reports(text):
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def without(arguments, option):
-    """`arguments` less `option` and its value."""
-    at = arguments.index(option) if option in arguments else len(arguments)
-    return arguments[:at] + arguments[at + 2 :]
+def merged(*lists):
+    """One list of options of several: where two name the same, the later one's values."""
+    found = {}
+    for arguments in lists:
+        own, name = {}, ""
+        for argument in arguments:
+            if argument.startswith("--"):
+                name, joined, value = argument.partition("=")
+                own[name] = [value] if joined else []
+            elif name:
+                own[name].append(argument)
+            else:
+                sys.exit(f"'{argument}' is no option: they begin with --, as --steps 500 does")
+        found.update(own)
+    return [part for name, values in found.items() for part in [name, *values]]
 
 
 def machine():
@@ -98,42 +128,115 @@ class Results:
             file.write(json.dumps(line) + "\n")
 
 
-def measure(given, folder, results, asked, ipc, seed):
-    """All sets of one ipc and one seed that aren't there yet."""
-    missing = [name for name in given.sets if not results.find(asked, ipc, name, seed)]
+def settings(given):
+    """The options of each setting of --curve and --ablation, as texts; one empty text without either."""
+    texts = []
+    for curve in given.curve:
+        option, found, values = curve.partition("=")
+        if not found or not option or not values:
+            sys.exit(f"--curve {curve}: expected an option and its values, as unroll=0,100,200")
+        texts += [f"--{option.removeprefix('--')} {value}" for value in values.split(",")]
+    if given.ablation:
+        lines = [line.split("#")[0].strip() for line in given.ablation.read_text().splitlines()]
+        texts += ["" if line == "-" else line for line in lines if line]
+    texts = list(dict.fromkeys(texts)) or [""]
+    for text in texts:
+        # What can't be read is told before hours of work.
+        merged(shlex.split(text))
+    return texts
+
+
+def sets(given):
+    """The name of each set and the options that it is made with; None for those that aren't made."""
+    found = {}
+    for name in given.sets:
+        if name == "random-mosaic":
+            # Options say how rows are made; real ones aren't.
+            found[name] = MADE[name]
+        elif name in MADE:
+            for text in settings(given):
+                found[f"{name} {text}".strip()] = merged(MADE[name], shlex.split(given.run_options), shlex.split(text))
+        else:
+            found[name] = None
+    return found
+
+
+def source(given, folder):
+    """What rows are made and chosen of: TRAIN, or a file of its first rows."""
+    if given.rows is None:
+        return given.train
+    path = folder / f"first-{given.rows}-{digest([given.train])}.parquet"
+    if not path.exists():
+        table = given.train if given.train.startswith("(") else "'" + given.train.replace("'", "''") + "'"
+        # One thread reads a file from its beginning.
+        part = path.with_suffix(".part.parquet")
+        distill("sql", "--quiet", "--threads", 1, "-c", f"COPY (SELECT * FROM {table} LIMIT {given.rows}) TO '{part}' STORED AS PARQUET")
+        part.rename(path)
+    return str(path)
+
+
+def digest(parts):
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:10]
+
+
+def made(folder, name, train, ipc, seed, options):
+    """The file of a set and its job's report: those of an earlier run if there are any."""
+    asked = [train, "--ipc", ipc, "--seed", seed, *options]
+    stem = folder / f"{name.split()[0]}-ipc-{ipc}-seed-{seed}-{digest(asked)}"
+    small, told = stem.with_suffix(".parquet"), stem.with_suffix(".json")
+    if not (small.exists() and told.exists()):
+        told.unlink(missing_ok=True)
+        told.write_text(distill("run", *asked, "-o", small, "--overwrite", "--json"))
+    return small, reports(told.read_text())[0]
+
+
+def measure(given, folder, results, asked, ipc, seed, failures):
+    """All sets of one ipc and one seed that aren't there yet; settings that can't be made are added to `failures`."""
+    train = source(given, folder)
+    missing = {name: options for name, options in sets(given).items() if not results.find(asked, at(ipc, name), name, seed)}
     baselines = [name for name in missing if name in BASELINES]
-    common = ["--test", given.test, "--seed", seed, "--json", *shlex.split(given.evaluate_options)]
-    for name in missing:
+    evaluation = merged(EPOCHS[given.protocol], shlex.split(given.evaluate_options))
+    common = ["--test", given.test, "--seed", seed, "--json"]
+
+    def add(name, job, report):
+        results.add({"asked": asked, "ipc": at(ipc, name), "set": name, "seed": seed, "job": job, "report": report})
+
+    for name, options in missing.items():
         if name in BASELINES:
             continue
-        job = None
         if name == "full":
-            if results.find(asked, None, name, seed):
-                continue
-            report = reports(distill("evaluate", given.train, *without(common, "--epochs"), "--epochs", given.full_epochs))[0]
-            results.add({"asked": asked, "ipc": None, "set": name, "seed": seed, "job": None, "report": report})
+            evaluated = distill("evaluate", train, *common, *merged(evaluation, ["--epochs", str(given.full_epochs)]))
+            add(name, None, reports(evaluated)[0])
             continue
-        small = folder / f"{name}-ipc-{ipc}-seed-{seed}.parquet"
-        run = ["run", given.train, "-o", small, "--overwrite", "--ipc", ipc, "--seed", seed, "--json", *MADE[name]]
-        # They say how rows are made; real ones aren't.
-        options = [] if name == "random-mosaic" else shlex.split(given.run_options)
-        job = reports(distill(*run, *options))[0]
-        beside = ["--baseline", ",".join(baselines), "--from", given.train, "--ipc", ipc] if baselines else []
-        found = reports(distill("evaluate", small, *common, *beside))
-        results.add({"asked": asked, "ipc": ipc, "set": name, "seed": seed, "job": job, "report": found[0]})
+        try:
+            small, job = made(folder, name, train, ipc, seed, options)
+        except Failed as failure:
+            if not (given.curve or given.ablation):
+                raise
+            # The other settings don't hang on it.
+            failures.append(str(failure))
+            print(failure, file=sys.stderr)
+            continue
+        beside = ["--baseline", ",".join(baselines), "--from", train, "--ipc", ipc] if baselines else []
+        found = reports(distill("evaluate", small, *common, *evaluation, *beside))
+        add(name, job, found[0])
         for baseline, report in zip(baselines, found[1:]):
-            results.add({"asked": asked, "ipc": ipc, "set": baseline, "seed": seed, "job": None, "report": report})
+            add(baseline, None, report)
         baselines = []
     if baselines:
         # No set is made beside which they could be measured: one real row of each class is.
-        small = folder / "one-row.parquet"
-        distill("run", given.train, "-o", small, "--overwrite", "--ipc", 1, "--method", "random")
-        beside = ["--baseline", ",".join(baselines), "--from", given.train, "--ipc", ipc]
-        for baseline, report in zip(baselines, reports(distill("evaluate", small, *common, *beside))[1:]):
-            results.add({"asked": asked, "ipc": ipc, "set": baseline, "seed": seed, "job": None, "report": report})
+        small, _ = made(folder, "one-row", train, 1, seed, ["--method", "random"])
+        beside = ["--baseline", ",".join(baselines), "--from", train, "--ipc", ipc]
+        for baseline, report in zip(baselines, reports(distill("evaluate", small, *common, *evaluation, *beside))[1:]):
+            add(baseline, None, report)
 
 
-def row(lines, first):
+def at(ipc, name):
+    """The number of rows a class that a set is kept under: all rows are as many for any."""
+    return None if name == "full" else ipc
+
+
+def row(lines, first, bytes_per_row):
     """Cells of one set: `lines` are those of its seeds, `first` those of the set that is compared with it."""
     accuracies = [a for line in lines for a in line["report"]["accuracies"]]
 
@@ -155,24 +258,31 @@ def row(lines, first):
             f"{max(job['peak_memory_bytes'] for job in jobs) / 1e6:.0f}",
         ]
     report = lines[0]["report"]
-    size = f"{report['bytes']:,}" if report.get("bytes") else ""
+    stored = report.get("stored_rows", report["rows"])
+    sizes = [line["report"]["bytes"] for line in lines if line["report"].get("bytes")]
+    size = f"{statistics.mean(sizes):,.0f}" if sizes else f"~{bytes_per_row * stored:,.0f}" if bytes_per_row else ""
+    training = sum(line["report"]["cpu_seconds"] for line in lines) / len(accuracies)
     figures = [f"{100 * statistics.mean(accuracies):.1f}", f"{100 * spread(accuracies):.1f}"]
-    return [report.get("stored_rows", report["rows"]), report["rows"], size, len(accuracies), *figures, above, *cost]
+    return [stored, report["rows"], size, len(accuracies), *figures, above, *cost, f"{training:.1f}"]
 
 
-def table(given, results, asked):
-    heads = ["ipc", "set", "stored rows", "decoded rows", "bytes", "networks", "accuracy, %", "deviation", "above", "CPU-s", "wall s", "peak MB"]
+def table(given, folder, results, asked):
+    heads = ["ipc", "set", "stored rows", "decoded rows", "bytes", "networks", "accuracy, %", "deviation", "above"]
+    heads += ["CPU-s", "wall s", "peak MB", "training CPU-s"]
     print("| " + " | ".join(heads) + " |")
     print("|" + "---|" * len(heads))
+    train = pathlib.Path(source(given, folder))
+    read = [line["job"]["rows_in"] for line in results.lines.values() if line["asked"] == asked and line["job"]]
+    bytes_per_row = train.stat().st_size / read[0] if read and read[0] and train.is_file() else None
     for ipc in given.ipc:
         first = None
-        for name in given.sets:
-            at = None if name == "full" else ipc
-            lines = [results.find(asked, at, name, seed) for seed in given.seeds]
+        for name in sets(given):
+            lines = [results.find(asked, at(ipc, name), name, seed) for seed in given.seeds]
             lines = [line for line in lines if line]
             if lines:
                 first = first or lines
-                print("| " + " | ".join(map(str, [ipc, name, *row(lines, first)])) + " |")
+                shown = name.replace(" ", " `", 1) + "`" if " " in name else name
+                print("| " + " | ".join(map(str, [ipc, shown, *row(lines, first, bytes_per_row)])) + " |")
 
 
 def main():
@@ -180,25 +290,48 @@ def main():
     parser.add_argument("train")
     parser.add_argument("test")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one distillation and its networks for each")
-    parser.add_argument("--sets", nargs="+", default=["hard", "random", "herding", "k_means"], choices=[*MADE, *BASELINES, "full"])
+    parser.add_argument("--protocol", choices=SEEDS, default="short")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one distillation and its networks for each (default: the protocol's)")
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        choices=[*MADE, *BASELINES, "full", "all"],
+        help="default: hard random herding k_means; with --curve or --ablation hard alone",
+    )
+    parser.add_argument("--curve", nargs="+", default=[], metavar="OPTION=A,B", help="values of an option of `distill run`: the distilled sets once for each")
+    parser.add_argument("--ablation", type=pathlib.Path, metavar="FILE", help="a file with options of `distill run` in each line: the distilled sets once for each")
+    parser.add_argument("--rows", type=int, metavar="N", help="only the first N rows of TRAIN")
     parser.add_argument("--run-options", default="", help="more options of `distill run` for the sets that are made, in one text")
     parser.add_argument("--evaluate-options", default="", help="more options of `distill evaluate`, in one text")
     parser.add_argument("--full-epochs", type=int, default=10)
     parser.add_argument("--out", type=pathlib.Path, help="where files and reports stay (default: a folder that is removed)")
     given = parser.parse_args()
+    given.seeds = given.seeds or SEEDS[given.protocol]
+    given.sets = given.sets or (["hard"] if given.curve or given.ablation else ["hard", "random", "herding", "k_means"])
+    if "all" in given.sets:
+        given.sets = ALL + [name for name in given.sets if name not in [*ALL, "all"]]
+    sets(given)
     scratch = None if given.out else tempfile.TemporaryDirectory()
     folder = given.out or pathlib.Path(scratch.name)
     folder.mkdir(parents=True, exist_ok=True)
     asked = {name: getattr(given, name) for name in ("train", "test", "run_options", "evaluate_options", "full_epochs")}
+    # What is left at its default isn't there: lines of earlier versions have no such names.
+    asked.update({name: getattr(given, name) for name, usual in (("protocol", "short"), ("rows", None)) if getattr(given, name) != usual})
     results = Results(folder)
+    failures = []
     for seed in given.seeds:
         for ipc in given.ipc:
-            measure(given, folder, results, asked, ipc, seed)
-    options = f"options of run: {given.run_options or 'none'}; of evaluate: {given.evaluate_options or 'none'}"
-    print(f"{machine()}\n\n{given.train}, tested on {given.test}; seeds {', '.join(map(str, given.seeds))}; {options}\n")
-    table(given, results, asked)
+            measure(given, folder, results, asked, ipc, seed, failures)
+    options = f"options of run: {given.run_options or 'none'}; of evaluate: {shlex.join(merged(EPOCHS[given.protocol], shlex.split(given.evaluate_options))) or 'none'}"
+    part = f", first {given.rows:,} rows" if given.rows else ""
+    print(f"{machine()}\n\n{given.train}{part}, tested on {given.test}; seeds {', '.join(map(str, given.seeds))}; {options}\n")
+    table(given, folder, results, asked)
+    if failures:
+        sys.exit(f"{len(failures)} of the settings failed")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as failure:
+        sys.exit(str(failure))

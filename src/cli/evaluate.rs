@@ -30,7 +30,7 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "TEST")]
     test: String,
 
-    /// The network: convnet (the default for pictures), lenet, mlp (the default for lists of numbers: 3 layers of 128 units) or linear.
+    /// The network: convnet (the default for pictures), lenet, resnet18, mlp (the default for lists of numbers: 3 layers of 128 units) or linear.
     #[arg(long, value_name = "NETWORK")]
     network: Option<NetworkKind>,
 

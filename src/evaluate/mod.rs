@@ -9,6 +9,7 @@ mod dataset;
 mod lenet;
 mod network;
 mod report;
+mod resnet18;
 mod training;
 
 pub use baselines::Baseline;

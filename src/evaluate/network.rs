@@ -6,6 +6,7 @@ use rand_chacha::ChaCha12Rng;
 use serde::Serialize;
 
 use super::lenet::{self, LeNet};
+use super::resnet18::{self, ResNet18};
 use crate::error::{Error, Result, nearest_hint};
 use crate::extract::ConvNet;
 use crate::kernels::Wants;
@@ -20,6 +21,8 @@ pub enum NetworkKind {
     ConvNet,
     /// LeNet, for pictures: a convolutional network of another kind.
     LeNet,
+    /// ResNet-18 with instance norm, for pictures: a deep network.
+    ResNet18,
     /// Three layers of 128 units with ReLU.
     Mlp,
     /// Logistic regression.
@@ -28,13 +31,14 @@ pub enum NetworkKind {
 
 impl NetworkKind {
     /// The names.
-    pub const VALUES: &'static [&'static str] = &["convnet", "lenet", "mlp", "linear"];
+    pub const VALUES: &'static [&'static str] = &["convnet", "lenet", "resnet18", "mlp", "linear"];
 
     /// The name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConvNet => "convnet",
             Self::LeNet => "lenet",
+            Self::ResNet18 => "resnet18",
             Self::Mlp => "mlp",
             Self::Linear => "linear",
         }
@@ -56,6 +60,7 @@ impl std::str::FromStr for NetworkKind {
         match text.to_ascii_lowercase().as_str() {
             "convnet" => Ok(Self::ConvNet),
             "lenet" => Ok(Self::LeNet),
+            "resnet18" | "resnet-18" => Ok(Self::ResNet18),
             "mlp" => Ok(Self::Mlp),
             "linear" => Ok(Self::Linear),
             _ => Err(Error::option(
@@ -76,6 +81,7 @@ pub(super) struct Network {
 enum Body {
     Convolutional(ConvNet),
     LeNet(LeNet),
+    ResNet18(ResNet18),
     /// None for logistic regression.
     Layers(Vec<Linear>),
 }
@@ -106,14 +112,18 @@ impl Network {
                 let features = net.feature_len();
                 (Body::Convolutional(net), features)
             }
+            (NetworkKind::LeNet | NetworkKind::ResNet18, Shape::Picture { .. }) if given.0.or(given.1).is_some() => {
+                let message = format!("'{}' has the layers it has; leave out width and depth", kind.as_str());
+                return Err(Error::option("network", message));
+            }
             (NetworkKind::LeNet, Shape::Picture { channels, height, width: w }) => {
-                if given.0.or(given.1).is_some() {
-                    let message = "'lenet' has the layers it has; leave out width and depth";
-                    return Err(Error::option("network", message));
-                }
                 (Body::LeNet(LeNet::random([channels, height, w], rng, device, &mut variables)?), lenet::FEATURES)
             }
-            (NetworkKind::ConvNet | NetworkKind::LeNet, Shape::Vector { .. }) => {
+            (NetworkKind::ResNet18, Shape::Picture { channels, height, width: w }) => {
+                let net = ResNet18::random([channels, height, w], rng, device, &mut variables)?;
+                (Body::ResNet18(net), resnet18::FEATURES)
+            }
+            (NetworkKind::ConvNet | NetworkKind::LeNet | NetworkKind::ResNet18, Shape::Vector { .. }) => {
                 let kind = kind.as_str();
                 let message =
                     format!("'{kind}' needs pictures, and these rows are a {shape}; choose 'mlp' or 'linear'");
@@ -145,6 +155,7 @@ impl Network {
                 Body::Convolutional(ConvNet::new(net.input(), blocks))
             }
             Body::LeNet(net) => Body::LeNet(net.still()),
+            Body::ResNet18(net) => Body::ResNet18(net.still()),
             Body::Layers(layers) => Body::Layers(layers.iter().map(still).collect()),
         };
         Self { body, head: still(&self.head), variables: vec![] }
@@ -158,6 +169,7 @@ impl Network {
                 net.forward(x, Wants { input: false, weights: !self.variables.is_empty(), parallel: true })
             }
             Body::LeNet(net) => net.features(x),
+            Body::ResNet18(net) => net.features(x),
             Body::Layers(layers) => {
                 let mut x = x.flatten_from(1)?;
                 for layer in layers {

@@ -46,7 +46,7 @@ fn what_does_not_suit_the_rows_is_an_error() {
     let folder = Folder::new();
     let base = ["evaluate", "train.parquet", "--test", "test.parquet"];
     for (more, part) in [
-        (["--network", "resnet"], "did you mean 'lenet'"),
+        (["--network", "resnet1"], "did you mean 'resnet18'"),
         (["--augment", "crop_flop"], "did you mean 'flip'"),
         (["--label", "klass"], "klass"),
         (["--image-size", "4x4x2"], "image_size"),

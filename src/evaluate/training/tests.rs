@@ -54,6 +54,31 @@ fn every_network_learns_what_a_line_can_tell_apart() {
 }
 
 #[test]
+fn resnet18_learns_in_a_few_steps_the_same_for_any_thread_count() {
+    // 9 x 9 pictures, for those of 8 x 8 are too small: bright at the left or at the right.
+    let shape = Shape::Picture { channels: 1, height: 9, width: 9 };
+    let noise = random::normal(&mut random::stream(1, "toy"), 6 * 81);
+    let bright = |i: usize| (i % 9 > 4) == (i / 81 % 2 == 1);
+    let values = noise.iter().enumerate().map(|(i, n)| n + if bright(i) { 3.0 } else { 0.0 }).collect();
+    let classes = (0..2).map(Label::Int).collect();
+    let set = Dataset { shape, values, labels: [0, 1].repeat(3), classes, soft: None, packed: 1 };
+    let config = EvaluateConfig { width: None, epochs: 6, repeats: 1, ..config(NetworkKind::ResNet18) };
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut losses = vec![];
+        let mut observer = |p: Progress| {
+            losses.push(p.loss);
+            ControlFlow::Continue(())
+        };
+        let report = pool.install(|| evaluate("toy", &set, &set, &config, &mut observer)).unwrap();
+        (losses, report.losses)
+    };
+    let (losses, tested) = on(1);
+    assert!(losses[5] < losses[0] / 2.0, "{losses:?}");
+    assert_eq!((losses, tested), on(3));
+}
+
+#[test]
 fn scores_are_the_same_for_any_thread_count_and_differ_by_seed() {
     let (train, test) = (toy(6, 1, true), toy(30, 2, true));
     let config = EvaluateConfig { epochs: 3, augment: None, ..config(NetworkKind::ConvNet) };
@@ -118,8 +143,12 @@ fn what_does_not_fit_together_is_refused_with_both_named() {
     assert!(e.contains("'convnet' needs pictures"), "{e}");
     let e = message(&vectors, &vectors, &config(NetworkKind::LeNet));
     assert!(e.contains("'lenet' needs pictures"), "{e}");
-    let e = message(&pictures, &pictures, &EvaluateConfig { width: Some(8), ..config(NetworkKind::LeNet) });
-    assert!(e.contains("leave out width and depth"), "{e}");
+    for network in [NetworkKind::LeNet, NetworkKind::ResNet18] {
+        let e = message(&pictures, &pictures, &EvaluateConfig { width: Some(8), ..config(network) });
+        assert!(e.contains(&format!("'{}'", network.as_str())) && e.contains("leave out width and depth"), "{e}");
+    }
+    let e = message(&pictures, &pictures, &EvaluateConfig { width: None, ..config(NetworkKind::ResNet18) });
+    assert!(e.contains("'resnet18' needs pictures of more than 8 pixels"), "{e}");
     let e = message(&vectors, &vectors, &EvaluateConfig { augment: Some("crop".into()), ..config(NetworkKind::Mlp) });
     assert!(e.contains("'augment'"), "{e}");
 }
