@@ -154,7 +154,7 @@ def sets(given):
             # Options say how rows are made; real ones aren't.
             found[name] = MADE[name]
         elif name in MADE:
-            for text in settings(given):
+            for text in given.settings:
                 found[f"{name} {text}".strip()] = merged(MADE[name], shlex.split(given.run_options), shlex.split(text))
         else:
             found[name] = None
@@ -310,6 +310,7 @@ def main():
     given.sets = given.sets or (["hard"] if given.curve or given.ablation else ["hard", "random", "herding", "k_means"])
     if "all" in given.sets:
         given.sets = ALL + [name for name in given.sets if name not in [*ALL, "all"]]
+    given.settings = settings(given)
     sets(given)
     scratch = None if given.out else tempfile.TemporaryDirectory()
     folder = given.out or pathlib.Path(scratch.name)

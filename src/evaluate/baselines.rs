@@ -66,7 +66,7 @@ impl Baseline {
         let mut rng = random::stream(seed, &format!("baseline {} {draw}", self.as_str()));
         let kind = NetworkKind::default_for(original.shape);
         let network = Network::random(kind, original.shape, 1, (None, None), &mut rng, device)?.frozen();
-        let standard = Standardisation::of(original).apply(original);
+        let standard = Standardisation::of(original);
         let mut chosen = vec![];
         for (class, rows) in original.rows_by_class().into_iter().enumerate() {
             let rows = match self {
@@ -113,18 +113,18 @@ impl std::str::FromStr for Baseline {
     }
 }
 
-/// The features of `rows`, row-major, and their length.
+/// The features of `rows`, row-major, and their length. Rows are standardised a batch at a time: all of them at once would be the set once more.
 fn features(
     network: &Network,
     set: &Dataset,
-    standard: &[f32],
+    standard: &Standardisation,
     rows: &[usize],
     device: &Device,
 ) -> Result<(Vec<f32>, usize)> {
     let (mut out, mut length) = (vec![], 0);
-    let n = set.shape.len();
     for batch in rows.chunks(256) {
-        let values: Vec<f32> = batch.iter().flat_map(|i| &standard[i * n..(i + 1) * n]).copied().collect();
+        let mut values: Vec<f32> = batch.iter().flat_map(|i| set.row(*i)).copied().collect();
+        standard.apply_to(&mut values);
         let dims: Vec<usize> = std::iter::once(batch.len()).chain(set.shape.dims()).collect();
         let features = network.features(&Tensor::from_vec(values, dims, device)?)?;
         length = features.dim(1)?;

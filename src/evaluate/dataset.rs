@@ -132,12 +132,17 @@ impl Standardisation {
     /// All numbers of `set`, standardised.
     pub(super) fn apply(&self, set: &Dataset) -> Vec<f32> {
         let mut out = set.values.clone();
-        for row in out.chunks_exact_mut(set.shape.len()) {
+        self.apply_to(&mut out);
+        out
+    }
+
+    /// Standardises whole rows.
+    pub(super) fn apply_to(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.group * self.mean.len()) {
             for (g, values) in row.chunks_exact_mut(self.group).enumerate() {
                 values.iter_mut().for_each(|v| *v = (*v - self.mean[g]) * self.inverse_deviation[g]);
             }
         }
-        out
     }
 }
 

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::network::variable;
 use crate::error::{Error, Result};
-use crate::kernels::{convolution, instance_norm};
+use crate::kernels::{convolution, instance_norm, instance_norm_relu};
 use crate::random;
 
 /// Features in front of the classifier.
@@ -100,9 +100,9 @@ impl ResNet18 {
 
     /// `x` `[batch, channels, height, width]` to features `[batch, 512]`.
     pub(super) fn features(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = self.stem.forward(&x.permute((0, 2, 3, 1))?)?.relu()?;
+        let mut x = self.stem.rectified(&x.permute((0, 2, 3, 1))?)?;
         for Block { layers: [first, second], shortcut } in &self.blocks {
-            let y = second.forward(&first.forward(&x)?.relu()?)?;
+            let y = second.forward(&first.rectified(&x)?)?;
             x = match shortcut {
                 Some(layer) => (y + layer.forward(&x)?)?,
                 None => (y + x)?,
@@ -116,6 +116,11 @@ impl ResNet18 {
 impl Layer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(instance_norm(&convolution(x, &self.weight, self.stride)?, &self.affine)?)
+    }
+
+    /// The same, then ReLU.
+    fn rectified(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(instance_norm_relu(&convolution(x, &self.weight, self.stride)?, &self.affine)?)
     }
 
     fn still(&self) -> Self {

@@ -173,14 +173,18 @@ impl CustomOp2 for Convolution {
         let flat = weight.detach().reshape((g.out, g.taps()))?;
         let grad = grad.reshape((g.batch * g.pixels(), g.out))?;
         let mut by_x = vec![0f32; x.elem_count()];
-        let mut by_weight = flat.zeros_like()?;
+        let mut by_weight: Option<Tensor> = None;
         with_slices([x], |[x]| {
             let group = g.group() * g.picture();
             let mut done = 0;
             for (pictures, by_pictures) in x.chunks(group).zip(by_x.chunks_mut(group)) {
                 let pixels = pictures.len() / g.picture() * g.pixels();
                 let grad = grad.narrow(0, done, pixels)?;
-                by_weight = (&by_weight + grad.t()?.matmul(&g.unfold(pictures)?)?)?;
+                let of_group = grad.t()?.matmul(&g.unfold(pictures)?)?;
+                by_weight = Some(match by_weight.take() {
+                    Some(sum) => (sum + of_group)?,
+                    None => of_group,
+                });
                 with_slices([&grad.matmul(&flat)?], |[unfolded]| {
                     g.fold(unfolded, by_pictures);
                     Ok(())
@@ -190,7 +194,7 @@ impl CustomOp2 for Convolution {
             Ok(())
         })?;
         let by_x = Tensor::from_vec(by_x, x.shape(), &Device::Cpu)?;
-        Ok((Some(by_x), Some(by_weight.reshape(weight.shape())?)))
+        Ok((Some(by_x), by_weight.map(|sum| sum.reshape(weight.shape())).transpose()?))
     }
 }
 

@@ -19,7 +19,7 @@ pub use characteristic::{CosSin, Frequencies, characteristic, characteristic_lea
 pub use conv_block::{ConvStack, Wants, conv_block, conv_block_reference, conv_blocks};
 pub use convolution::{convolution, convolution_reference};
 pub use groups::Groups;
-pub use instance_norm::{instance_norm, instance_norm_reference};
+pub use instance_norm::{instance_norm, instance_norm_reference, instance_norm_relu};
 pub use ridge::ridge_solve;
 pub use second_moments::{MOMENT_BOUND, second_moments};
 pub use sincos::COS_SCALE;
