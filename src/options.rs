@@ -15,8 +15,8 @@ mod text;
 mod value;
 
 pub use choices::{
-    Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, PoolKind,
-    Term,
+    Allocation, Curve, Encoding, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
+    PoolKind, Sizes, Term,
 };
 pub use contradictions::check_given;
 pub use declared::{Declared, ImageSize, Range, Ranges};
@@ -50,7 +50,10 @@ pub struct Options {
     pub network: Network,
     pub width: Option<usize>,
     pub depth: Option<usize>,
+    pub layers: Layers,
+    pub sizes: Sizes,
     pub pool: PoolKind,
+    pub perturb: Option<f64>,
     pub pool_file: Option<String>,
     /// No option of its own: what `pool_file` holds, where it isn't a local file.
     pub pool_bytes: Option<PoolBytes>,
@@ -114,7 +117,10 @@ impl Default for Options {
             network: Network::Auto,
             width: None,
             depth: None,
+            layers: Layers::Last,
+            sizes: Sizes::Same,
             pool: PoolKind::Random,
+            perturb: None,
             pool_file: None,
             pool_bytes: None,
             frequencies: None,
@@ -212,12 +218,15 @@ impl Options {
         let default = Self::default();
         Self {
             pool: default.pool,
+            perturb: None,
             pool_file: Some(format!("pool => '{}'", self.pool)),
             pool_bytes: Some(pool),
             extractors: None,
             network: default.network,
             width: None,
             depth: None,
+            layers: default.layers,
+            sizes: default.sizes,
             augment: default.augment,
             curve: default.curve,
             ranges: self.ranges.clone().filter(|ranges| matches!(ranges, Ranges::List(_))),

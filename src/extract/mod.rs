@@ -8,6 +8,7 @@ mod pool;
 mod pool_file;
 mod row_wise;
 mod scaling;
+pub(crate) mod sizes;
 mod weights;
 
 pub use convnet::ConvNet;

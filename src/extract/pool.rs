@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
-use crate::extract::{ConvNet, Fourier, Mlp, Scaling};
+use crate::extract::{ConvNet, Fourier, Mlp, Scaling, sizes};
 use crate::kernels::{Arena, Transform, Wants};
-use crate::options::{AUGMENTS, Network, Options, PoolBytes};
+use crate::options::{AUGMENTS, Layers, Network, Options, PoolBytes, Sizes};
 use crate::random::stream;
 use crate::rows::{Layout, Profile, Shape};
 
@@ -58,8 +58,32 @@ pub struct PoolRecipe {
     pub width: usize,
     /// Blocks or layers.
     pub depth: usize,
+    /// Whose outputs are the features.
+    #[serde(default = "last_layer", skip_serializing_if = "is_last_layer")]
+    pub layers: Layers,
+    /// Whether all extractors have this width and depth.
+    #[serde(default = "same_sizes", skip_serializing_if = "are_same_sizes")]
+    pub sizes: Sizes,
     /// Augmentation strategy: each extractor has one fixed transform drawn from the seed.
     pub augment: String,
+}
+
+// A recipe doesn't say what it needn't: those of pools that were made before there was a choice stay the same, byte for byte.
+
+fn last_layer() -> Layers {
+    Layers::Last
+}
+
+fn is_last_layer(layers: &Layers) -> bool {
+    *layers == last_layer()
+}
+
+fn same_sizes() -> Sizes {
+    Sizes::Same
+}
+
+fn are_same_sizes(sizes: &Sizes) -> bool {
+    *sizes == same_sizes()
 }
 
 impl PoolRecipe {
@@ -89,7 +113,7 @@ impl PoolRecipe {
     /// everything, the scaling too, is the file's. A method that doesn't look at features gets a pool without extractors: the scaling is all there is.
     ///
     /// Errors: a pool file that can't be read or is for other rows, more blocks than the picture has room for, a network that doesn't suit
-    /// the rows, augmentation of vectors.
+    /// the rows, augmentation of vectors, `layers` or `sizes` for vectors.
     pub fn choose_scaled(shape: Shape, scaling: Scaling, options: &Options) -> Result<Self> {
         if shape.len() == 0 {
             return Err(Error::Data(format!("rows of shape {shape} hold no numbers; nothing can be extracted")));
@@ -97,6 +121,18 @@ impl PoolRecipe {
         if options.augment != "none" && matches!(shape, Shape::Vector { .. }) {
             let message = format!("transforms pictures, but a row is a {shape}; leave it out, or give image_size");
             return Err(Error::option("augment", message));
+        }
+        if matches!(shape, Shape::Vector { .. }) {
+            for (name, asked, default) in [
+                ("layers", options.layers.as_str(), Layers::Last.as_str()),
+                ("sizes", options.sizes.as_str(), Sizes::Same.as_str()),
+            ] {
+                if asked != default {
+                    let message =
+                        format!("'{asked}' is for pictures, but a row is a {shape}; leave it out, or give image_size");
+                    return Err(Error::option(name, message));
+                }
+            }
         }
         if let Some(path) = &options.pool_file {
             let recipe = PoolFile::of(path, options)?.recipe(path, shape, scaling)?;
@@ -117,6 +153,8 @@ impl PoolRecipe {
             extractors: if options.method.extracts() { options.extractors.unwrap_or(EXTRACTORS) } else { 0 },
             width: options.width.unwrap_or(width),
             depth: options.depth.unwrap_or(depth),
+            layers: options.layers,
+            sizes: options.sizes,
             augment: options.augment.clone(),
         };
         recipe.checked_feature_len()?;
@@ -137,7 +175,15 @@ impl PoolRecipe {
         self.scaling.input_shape(self.shape)
     }
 
-    /// The length of each extractor's features.
+    /// Width and depth of extractor `n`.
+    pub fn size_of(&self, n: usize) -> (usize, usize) {
+        match self.sizes {
+            Sizes::Same => (self.width, self.depth),
+            Sizes::Mixed => sizes::mixed(self.width, self.depth, n),
+        }
+    }
+
+    /// The length of each extractor's features, which those of a smaller one are filled up to with zeros.
     pub fn feature_len(&self) -> usize {
         self.checked_feature_len().unwrap_or(0)
     }
@@ -168,9 +214,10 @@ impl PoolRecipe {
         if self.augment != "none" && !self.augment.split('_').all(known) {
             return Err(format!("'{}' is no augmentation", self.augment.escape_debug()));
         }
+        let plain = (self.layers, self.sizes) == (Layers::Last, Sizes::Same);
         let fits = match (self.network, self.shape) {
             (Network::ConvNet, Shape::Picture { channels, .. }) => matches!(channels, 1 | 3),
-            (Network::Mlp | Network::Fourier | Network::Mixed, Shape::Vector { .. }) => true,
+            (Network::Mlp | Network::Fourier | Network::Mixed, Shape::Vector { .. }) => plain,
             _ => false,
         };
         if !fits || self.checked_feature_len().is_err() {
@@ -191,18 +238,26 @@ impl PoolRecipe {
 
     /// Bytes of all networks' weights, and of what kernels pack of them: once to go forward, and again for `gradients`.
     pub(crate) fn network_bytes(&self, gradients: bool) -> usize {
-        let square = self.width.saturating_mul(self.width).saturating_mul(self.depth.saturating_sub(1));
-        let (pairs, floats) = match self.input_shape() {
-            Shape::Picture { channels, .. } => (channels * self.width, 9 + 16 * (1 + usize::from(gradients))),
-            Shape::Vector { len } => (len * self.width, 1),
+        let (inputs, floats) = match self.input_shape() {
+            Shape::Picture { channels, .. } => (channels, 9 + 16 * (1 + usize::from(gradients))),
+            Shape::Vector { len } => (len, 1),
         };
-        pairs.saturating_add(square).saturating_mul(floats * size_of::<f32>()).saturating_mul(self.extractors)
+        let bytes = |n: usize| {
+            let (width, depth) = self.size_of(n);
+            let square = width.saturating_mul(width).saturating_mul(depth.saturating_sub(1));
+            inputs.saturating_mul(width).saturating_add(square).saturating_mul(floats * size_of::<f32>())
+        };
+        match self.sizes {
+            Sizes::Same => bytes(0).saturating_mul(self.extractors),
+            Sizes::Mixed => (0..self.extractors).map(bytes).fold(0, usize::saturating_add),
+        }
     }
 
     fn checked_feature_len(&self) -> Result<usize> {
         match self.shape {
             Shape::Picture { channels, height, width } => {
-                ConvNet::feature_len_of([channels, height, width], self.width, self.depth)
+                let read = if self.layers == Layers::All { self.depth } else { 1 };
+                Ok(read * ConvNet::feature_len_of([channels, height, width], self.width, self.depth)?)
             }
             Shape::Vector { .. } => Ok(self.width),
         }
@@ -286,7 +341,7 @@ impl Pool {
                 let nets: Result<Vec<_>> = (0..recipe.extractors)
                     .map(|n| {
                         let rng = &mut stream(*seed, &format!("extractor {n}"));
-                        let (width, depth) = (recipe.width, recipe.depth);
+                        let (width, depth) = recipe.size_of(n);
                         Ok(match recipe.input_shape() {
                             Shape::Picture { channels, height, width: w } => {
                                 Net::Conv(ConvNet::random([channels, height, w], width, depth, rng, device)?)
@@ -309,7 +364,7 @@ impl Pool {
         Self::assemble(recipe, nets, transform_seed, device)
     }
 
-    /// The pool of `recipe` with networks made elsewhere, as many as it says; transforms are drawn from `seed`.
+    /// The pool of `recipe` with networks made elsewhere, as many and of such sizes as it says; transforms are drawn from `seed`.
     pub fn of_networks(recipe: &PoolRecipe, nets: Vec<ConvNet>, seed: u64, device: &Device) -> Result<Self> {
         Self::assemble(recipe, nets.into_iter().map(Net::Conv).collect(), seed, device)
     }
@@ -320,7 +375,11 @@ impl Pool {
         let mut members = vec![];
         for (n, net) in nets.into_iter().enumerate() {
             let net = match net {
-                Net::Conv(net) => Net::Conv(net.with_arena(arena.clone())),
+                Net::Conv(net) => {
+                    // Shallower ones leave larger pictures: averaged to the size that the deepest leave.
+                    let halvings = recipe.depth.saturating_sub(net.blocks().len());
+                    Net::Conv(net.with_arena(arena.clone()).reading(recipe.layers, halvings)?)
+                }
                 net => net,
             };
             let transform = match recipe.shape {
@@ -363,6 +422,9 @@ impl Pool {
 
     /// Scaled rows `[batch, ..shape.dims()]` to features `[batch, feature_len]` of extractor `member`, its transform applied
     /// first; row-wise: a row's features don't depend on the rest of the batch. Differentiable in the rows if `wants.input`.
+    ///
+    /// Those of an extractor smaller than the recipe's `width` and `depth` end in zeros. Zeros add nothing to means, lengths and inner products, and so change
+    /// neither characteristic functions nor ridge regressions.
     pub fn features(&self, member: usize, rows: &Tensor, wants: Wants) -> Result<Tensor> {
         let count = self.members.len();
         let no_member = || Error::Pool(format!("there is no extractor {member}; the pool has {count}, counted from 0"));
@@ -372,10 +434,14 @@ impl Pool {
             Some(transform) => transform.apply(&rows)?,
             None => rows,
         };
-        match &member.net {
-            Net::Conv(net) => net.forward(&rows, Wants { weights: false, ..wants }),
-            Net::Mlp(net) => net.forward(&rows),
-            Net::Fourier(net) => net.forward(&rows),
+        let features = match &member.net {
+            Net::Conv(net) => net.forward(&rows, Wants { weights: false, ..wants })?,
+            Net::Mlp(net) => net.forward(&rows)?,
+            Net::Fourier(net) => net.forward(&rows)?,
+        };
+        match self.recipe.feature_len().saturating_sub(features.dim(1)?) {
+            0 => Ok(features),
+            missing => Ok(features.pad_with_zeros(1, 0, missing)?),
         }
     }
 
@@ -430,8 +496,8 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
             }
         };
         let (width, depth) = net.size(recipe);
-        if (width, depth) != (recipe.width, recipe.depth) {
-            let (expected_width, expected_depth) = (recipe.width, recipe.depth);
+        let (expected_width, expected_depth) = recipe.size_of(n);
+        if (width, depth) != (expected_width, expected_depth) {
             let message = format!(
                 "'{prefix}' has width {width} and depth {depth}, expected width {expected_width} and depth {expected_depth}"
             );
@@ -444,8 +510,15 @@ fn nets_of_file(recipe: &PoolRecipe, path: &str, file: &PoolFile, device: &Devic
 
 fn fingerprint(recipe: &PoolRecipe, members: &[Member]) -> Result<String> {
     let mut hasher = blake3::Hasher::new_derive_key(VERSION);
-    let PoolRecipe { shape, scaling, extractors, network, width, depth, .. } = recipe;
+    let PoolRecipe { shape, scaling, extractors, network, width, depth, layers, sizes, .. } = recipe;
     hasher.update(format!("{shape:?} {scaling:?} {extractors} {network} {width} {depth}").as_bytes());
+    // What is as it always was goes without saying, so that pools keep the fingerprints that they had.
+    if !is_last_layer(layers) {
+        hasher.update(format!(" layers {layers}").as_bytes());
+    }
+    if !are_same_sizes(sizes) {
+        hasher.update(format!(" sizes {sizes}").as_bytes());
+    }
     for (n, member) in members.iter().enumerate() {
         // Debug prints the shortest text that gives each number back.
         hasher.update(format!("{n} {:?}", member.transform).as_bytes());

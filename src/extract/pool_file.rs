@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extract::Scaling;
 use crate::extract::pool::{PoolRecipe, Source};
 use crate::extract::weights::count;
-use crate::options::{Network, Options, PoolBytes};
+use crate::options::{Layers, Network, Options, PoolBytes, Sizes};
 use crate::rows::Shape;
 
 /// The metadata entry.
@@ -114,6 +114,8 @@ impl PoolFile {
             network: if kind == "blocks" { Network::ConvNet } else { Network::Mlp },
             width,
             depth: count(&self.tensors, "extractors.0", kind),
+            layers: Layers::Last,
+            sizes: Sizes::Same,
             augment: "none".into(),
         };
         recipe.check_sound().map_err(|message| error(path, message))?;

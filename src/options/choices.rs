@@ -179,6 +179,24 @@ choice! {
     }
 }
 choice! {
+    /// Whose outputs are an extractor's features.
+    Layers {
+        /// Its last block's.
+        Last = "last",
+        /// Those of all blocks, averaged to the last one's height and width.
+        All = "all",
+    }
+}
+choice! {
+    /// How large a pool's extractors are.
+    Sizes {
+        /// All of the same width and depth.
+        Same = "same",
+        /// In turn as the pool says, half as wide, one block less, and both.
+        Mixed = "mixed",
+    }
+}
+choice! {
     /// The optimizer of the synthetic rows.
     OptimizerKind {
         /// Adam (Kingma and Ba 2015).

@@ -1,7 +1,9 @@
 //! A whole set of options flows in; those that contradict each other are refused by name.
 
 use crate::error::{Error, Result};
-use crate::options::{Curve, Init, LabelKind, Method, Moments, Network, Options, PoolKind, Ranges, Term};
+use crate::options::{
+    Curve, Init, LabelKind, Layers, Method, Moments, Network, Options, PoolKind, Ranges, Sizes, Term,
+};
 
 /// Rejects options that are given side by side and say the same thing in two ways; `given` are their names.
 pub fn check_given<'a>(given: impl IntoIterator<Item = &'a str>) -> Result<()> {
@@ -48,6 +50,9 @@ impl Options {
                 ("curve", self.curve != Curve::Auto),
                 ("width", self.width.is_some()),
                 ("depth", self.depth.is_some()),
+                ("layers", self.layers != Layers::Last),
+                ("sizes", self.sizes != Sizes::Same),
+                ("perturb", self.perturb.is_some()),
                 ("augment", self.augment != "none"),
             ] {
                 if set {
@@ -70,6 +75,11 @@ impl Options {
         }
         if self.pool != PoolKind::Random && self.pool_file.is_some() {
             return Err(Error::option("pool", "pool_file has the extractors already; leave one of them out"));
+        }
+        if self.perturb.is_some() && self.pool == PoolKind::Random {
+            let message = "moves the extractors of a training run apart, and pool => 'random' trains none; leave it out, or use pool => 'trained' or \
+                           'early'";
+            return Err(Error::option("perturb", message));
         }
         if self.unroll.is_some_and(|steps| steps > 0) && self.reservoir_per_class == Some(0) {
             let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
@@ -218,6 +228,27 @@ mod tests {
         assert!(refused(none).contains("'moments'"));
         let both = Options { pool: PoolKind::Early, pool_file: Some("p".into()), ..Default::default() };
         assert!(refused(both).contains("'pool'"));
+    }
+
+    #[test]
+    fn what_a_pool_file_has_already_and_what_random_networks_cannot_have_is_refused() {
+        let file = Options { pool_file: Some("p".into()), ..Default::default() };
+        file.check().unwrap();
+        for (name, options) in [
+            ("'layers'", Options { layers: Layers::All, ..file.clone() }),
+            ("'sizes'", Options { sizes: Sizes::Mixed, ..file.clone() }),
+            ("'perturb'", Options { perturb: Some(0.1), ..file.clone() }),
+        ] {
+            let e = refused(options);
+            assert!(e.contains(name) && e.contains("pool_file"), "{e}");
+        }
+        let perturbed = |pool| Options { perturb: Some(0.1), pool, ..Default::default() };
+        let e = refused(perturbed(PoolKind::Random));
+        assert!(e.contains("'perturb'") && e.contains("'trained' or 'early'"), "{e}");
+        perturbed(PoolKind::Early).check().unwrap();
+        perturbed(PoolKind::Trained).check().unwrap();
+        let trained = Options { layers: Layers::All, sizes: Sizes::Mixed, ..perturbed(PoolKind::Trained) };
+        trained.with_trained(crate::options::PoolBytes(Default::default())).check().unwrap();
     }
 
     #[test]

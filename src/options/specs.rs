@@ -7,8 +7,8 @@ use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
 use super::{
-    Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, Options,
-    PoolKind, Value,
+    Allocation, Curve, Encoding, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
+    Options, PoolKind, Sizes, Value,
 };
 use crate::error::Result;
 use crate::rows::MOST_PER_SIDE;
@@ -194,11 +194,32 @@ pub static SPECS: &[OptionSpec] = &[
         shown_option
     ),
     spec!(
+        layers,
+        Kind::Choice(Layers::VALUES),
+        "Whose outputs are an extractor's features: its 'last' block's, or those of 'all' blocks, averaged to the last one's height and width. For pictures.",
+        |n, v| Layers::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        sizes,
+        Kind::Choice(Sizes::VALUES),
+        "Whether all extractors have the 'same' width and depth, or 'mixed' ones: as width and depth say, half as wide, one block less, and both, in turn. For pictures.",
+        |n, v| Sizes::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
         pool,
         Kind::Choice(PoolKind::VALUES),
         "Where the extractors' weights come from: 'random', from seed; 'trained' on a sample of the rows, by a scan of its own, to several levels; 'early', from the first epochs of training, perturbed.",
         |n, v| PoolKind::parse(n, &text(n, v)?),
         shown
+    ),
+    spec!(
+        perturb,
+        Kind::Number,
+        "How far the extractors of one training run are moved apart, filter by filter, with pool => 'trained' or 'early': the second by noise of this share of a filter's length, the third by twice, the fourth by three times as much. Default: 0.05 with 'early', else 0.",
+        |n, v| number(n, v, 0.0, 1.0).map(Some),
+        shown_option
     ),
     spec!(
         pool_file,

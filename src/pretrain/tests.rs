@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::Wants;
+use crate::options::Layers;
 use crate::rows::{Label, Rows};
 
 const SHAPE: Shape = Shape::Picture { channels: 1, height: 8, width: 8 };
@@ -15,9 +16,15 @@ fn sample() -> Sample {
     sample
 }
 
+fn asked(kind: PoolKind, extractors: usize) -> Options {
+    Options { pool: kind, extractors: Some(extractors), width: Some(8), depth: Some(1), ..Options::default() }
+}
+
 fn made(kind: PoolKind, extractors: usize) -> Pool {
-    let options =
-        Options { pool: kind, extractors: Some(extractors), width: Some(8), depth: Some(1), ..Options::default() };
+    made_by(asked(kind, extractors))
+}
+
+fn made_by(options: Options) -> Pool {
     let recipe = PoolRecipe::choose(SHAPE, (0.0, 255.0), &options).unwrap();
     pool(&recipe, &sample(), &options, &Device::Cpu).unwrap()
 }
@@ -65,12 +72,87 @@ fn early_extractors_of_one_run_are_perturbed_each_in_its_own_way() {
 }
 
 #[test]
-fn the_weights_are_the_same_for_any_number_of_threads() {
-    let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| made(PoolKind::Trained, 6).fingerprint().to_string())
+fn how_far_extractors_of_a_run_are_moved_apart_can_be_said() {
+    let of = |kind, perturb| {
+        let pool = made_by(Options { perturb, ..asked(kind, 4) });
+        ([0, 1, 2, 3].map(|n| separation(&pool, n)), pool.fingerprint().to_string())
     };
-    assert_eq!(on(1), on(3));
+    let early = |perturb| of(PoolKind::Early, perturb);
+    assert_eq!(early(None), early(Some(0.05)));
+    assert_ne!(early(None), early(Some(0.1)));
+    let (still, _) = early(Some(0.0));
+    assert!(still[1..].iter().all(|v| *v == still[0]), "{still:?}");
+
+    let trained = |perturb| of(PoolKind::Trained, perturb);
+    let ((still, plain), (moved, other)) = (trained(None), trained(Some(0.1)));
+    assert_eq!((trained(Some(0.0)).1, still[..2].to_vec()), (plain.clone(), moved[..2].to_vec()));
+    assert!(still[2] != moved[2] && still[3] != moved[3] && plain != other, "{still:?} {moved:?}");
+}
+
+#[test]
+fn extractors_of_a_run_have_one_size_and_mixed_sizes_need_as_many_runs() {
+    let recipe = |sizes| {
+        let options = Options { sizes, depth: Some(2), width: Some(16), ..asked(PoolKind::Trained, 40) };
+        PoolRecipe::choose(SHAPE, (0.0, 255.0), &options).unwrap()
+    };
+    let same = recipe(Sizes::Same);
+    assert!((0..40).all(|n| run_of(&same, n) == n / 4));
+    let mixed = recipe(Sizes::Mixed);
+    let mut of_run: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    (0..40).for_each(|n| of_run.entry(run_of(&mixed, n)).or_default().push(n));
+    assert_eq!(of_run.keys().copied().collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+    for extractors in of_run.values() {
+        assert!(extractors.iter().all(|n| mixed.size_of(*n) == mixed.size_of(extractors[0])), "{extractors:?}");
+    }
+    for extractors in of_run.values().take(8) {
+        let kinds: std::collections::BTreeSet<usize> = extractors.iter().map(|n| n % OF_RUN).collect();
+        assert_eq!(kinds.len(), OF_RUN, "each kind once: {extractors:?}");
+    }
+}
+
+#[test]
+fn layers_and_sizes_go_with_training() {
+    let rich = |kind, layers| {
+        let options = Options { layers, sizes: Sizes::Mixed, depth: Some(2), width: Some(16), ..asked(kind, 5) };
+        made_by(options)
+    };
+    for kind in [PoolKind::Trained, PoolKind::Early] {
+        let all = rich(kind, Layers::All);
+        assert_eq!(all.recipe().feature_len(), 2 * 16 * 3 * 3);
+        let bytes = all.to_bytes().unwrap();
+        let from_file = asked(kind, 5).with_trained(bytes);
+        let recipe = PoolRecipe::choose(SHAPE, (0.0, 255.0), &from_file).unwrap();
+        let again = Pool::build_for(&recipe, &Device::Cpu, &from_file).unwrap();
+        assert_eq!(again.fingerprint(), all.fingerprint());
+        // Which layers are read changes no weight: the last block's features are those of the pool that reads it alone.
+        let last = rich(kind, Layers::Last);
+        let wants = Wants { input: false, weights: false, parallel: false };
+        let sample = sample();
+        let values: Vec<f32> = sample.rows().take(3).flat_map(|(row, _)| row).copied().collect();
+        for (n, (width, depth)) in [(16, 2), (8, 2), (16, 1), (8, 1), (8, 2)].into_iter().enumerate() {
+            let of = |pool: &Pool| -> Vec<Vec<f32>> {
+                pool.features(n, &pool.scale(&values).unwrap(), wants).unwrap().to_vec2().unwrap()
+            };
+            let part = width * 3 * 3;
+            for (all, last) in of(&all).iter().zip(of(&last)) {
+                let end = &all[(depth - 1) * part..depth * part];
+                let off = end.iter().zip(&last).map(|(a, b)| (a * (depth as f32).sqrt() - b).abs()).fold(0.0, f32::max);
+                assert!(off < 1e-4 && last[part..].iter().all(|v| *v == 0.0), "{n}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_weights_are_the_same_for_any_number_of_threads() {
+    let on = |threads: usize, sizes: Sizes| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let options = Options { sizes, ..asked(PoolKind::Trained, 6) };
+        pool.install(|| made_by(options).fingerprint().to_string())
+    };
+    for sizes in [Sizes::Same, Sizes::Mixed] {
+        assert_eq!(on(1, sizes), on(3, sizes));
+    }
 }
 
 #[test]

@@ -71,6 +71,8 @@ impl Header {
         differ("extractors", &a.extractors, &b.extractors);
         differ("width", &a.width, &b.width);
         differ("depth", &a.depth, &b.depth);
+        differ("layers", &a.layers, &b.layers);
+        differ("sizes", &a.sizes, &b.sizes);
         differ("augment", &a.augment, &b.augment);
         differ("frequencies", &self.frequencies, &other.frequencies);
         differ("frequency seed", &self.frequency_seed, &other.frequency_seed);
@@ -128,7 +130,7 @@ fn source(recipe: &PoolRecipe) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::extract::Affine;
-    use crate::options::Network;
+    use crate::options::{Layers, Network, Sizes};
     use crate::rows::Shape;
 
     /// A header of a small pool for vectors of 6 numbers.
@@ -143,6 +145,8 @@ pub(crate) mod tests {
                 network: Network::Mlp,
                 width: 8,
                 depth: 2,
+                layers: Layers::Last,
+                sizes: Sizes::Same,
                 augment: "none".into(),
             },
             frequencies: 4,

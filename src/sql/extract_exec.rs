@@ -21,6 +21,7 @@ use super::in_turn;
 use super::job::Job;
 use super::locate::Locator;
 use crate::extract::{PoolRecipe, Scaling};
+use crate::options::{Layers, Sizes};
 use crate::rows::{Profile, Shape};
 use crate::sketch::{ClassSketch, Header, MICRO_BATCH, MomentsHeader, needs};
 
@@ -108,18 +109,28 @@ impl ExtractExec {
             Some(_) => self.shape.map_or_else(at_run, |s| s.to_string()),
             None => format!("table of {} columns", layout.features.len()),
         };
-        vec![
+        let (layers, sizes) = recipe.as_ref().map_or((options.layers, options.sizes), |r| (r.layers, r.sizes));
+        let mut facts = vec![
             ("rows", rows),
             ("network", of(|r| r.network.to_string())),
             ("extractors", of(|r| r.extractors.to_string())),
             ("width", of(|r| r.width.to_string())),
             ("depth", of(|r| r.depth.to_string())),
+        ];
+        if layers != Layers::Last {
+            facts.push(("layers", layers.to_string()));
+        }
+        if sizes != Sizes::Same {
+            facts.push(("sizes", sizes.to_string()));
+        }
+        facts.extend([
             ("features", of(|r| r.feature_len().to_string())),
             ("frequencies", frequencies.to_string()),
             ("sketch_bytes_per_class", bytes.map_or_else(at_run, |b| b.to_string())),
             ("micro_batch", MICRO_BATCH.to_string()),
             ("scans", self.scans().to_string()),
-        ]
+        ]);
+        facts
     }
 }
 

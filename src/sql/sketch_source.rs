@@ -12,7 +12,7 @@ use datafusion::physical_plan::collect;
 use super::{fetch, union_agg};
 use crate::error::Error;
 use crate::extract::Source;
-use crate::options::{Input, Network, Options};
+use crate::options::{Input, Layers, Network, Options, Sizes};
 use crate::rows::Layout;
 use crate::sketch::{self, Header, Origin};
 
@@ -127,11 +127,15 @@ fn check_options(options: &Options, header: &Header) -> crate::Result<()> {
     let asked = |n: Option<usize>| n.map(|n| n.to_string());
     let network = Some(options.network).filter(|n| *n != Network::Auto).map(|n| n.to_string());
     let augment = Some(options.augment.clone()).filter(|a| a != "none");
+    let layers = Some(options.layers).filter(|l| *l != Layers::Last).map(|l| l.to_string());
+    let sizes = Some(options.sizes).filter(|s| *s != Sizes::Same).map(|s| s.to_string());
     for (name, asked, found) in [
         ("extractors", asked(options.extractors), recipe.extractors.to_string()),
         ("network", network, recipe.network.to_string()),
         ("width", asked(options.width), recipe.width.to_string()),
         ("depth", asked(options.depth), recipe.depth.to_string()),
+        ("layers", layers, recipe.layers.to_string()),
+        ("sizes", sizes, recipe.sizes.to_string()),
         ("augment", augment, recipe.augment.clone()),
         ("frequencies", asked(options.frequencies), header.frequencies.to_string()),
         ("reservoir_per_class", asked(options.reservoir_per_class), header.reservoir.to_string()),

@@ -3,6 +3,7 @@
 mod arguments;
 mod cancellation;
 mod determinism;
+mod extractors;
 mod failures;
 mod imbalance;
 mod memory;

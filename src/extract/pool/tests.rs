@@ -49,6 +49,16 @@ fn recipes_that_cannot_be_are_errors_that_name_the_option() {
     for range in [(1.0, 0.0), (0.0, f32::INFINITY), (f32::NAN, 1.0)] {
         assert!(error(VECTOR, range, Options::default()).contains("option 'ranges'"));
     }
+    for (name, asked) in [
+        ("'layers'", Options { layers: Layers::All, ..Options::default() }),
+        ("'sizes'", Options { sizes: Sizes::Mixed, ..Options::default() }),
+    ] {
+        let e = error(VECTOR, (0.0, 255.0), asked.clone());
+        assert!(e.contains(name) && e.contains("for pictures") && e.contains("vector of 11"), "{e}");
+        // Nor does a recipe that was read from somewhere.
+        let read = PoolRecipe { layers: asked.layers, sizes: asked.sizes, ..pool(VECTOR, &options()).recipe };
+        assert!(read.check_sound().unwrap_err().contains("is no network for a vector of 11"));
+    }
     let missing = Options { pool_file: Some("no/such/file".into()), ..Options::default() };
     assert!(error(PICTURE, (0.0, 255.0), missing).contains("no/such/file"));
 }
@@ -65,8 +75,10 @@ fn the_range_is_scaled_to_two_deviations_either_way() {
 
 #[test]
 fn a_rows_features_do_not_depend_on_its_neighbours() {
-    for (shape, augment) in [(PICTURE, "none"), (PICTURE, "color"), (PICTURE, "rotate"), (VECTOR, "none")] {
-        let pool = pool(shape, &Options { augment: augment.into(), ..options() });
+    let plain = [(PICTURE, "none"), (PICTURE, "color"), (PICTURE, "rotate"), (VECTOR, "none")];
+    let plain = plain.map(|(shape, augment)| (shape, Options { augment: augment.into(), ..options() }));
+    for (shape, options) in plain.into_iter().chain([(PICTURE, rich())]) {
+        let pool = pool(shape, &options);
         let rows = rows(&pool, 70);
         let all = features(&pool, 1, &rows);
         for (start, count) in [(0, 1), (3, 5), (66, 2), (5, 65)] {
@@ -108,6 +120,9 @@ fn the_fingerprint_changes_with_whatever_changes_features_and_with_nothing_else(
         others.push(Pool::build(&recipe, &Device::Cpu).unwrap().fingerprint().to_owned());
         if shape == PICTURE {
             others.push(of(&Options { augment: "rotate".into(), ..options() }));
+            others.push(of(&Options { layers: Layers::All, ..options() }));
+            others.push(of(&Options { sizes: Sizes::Mixed, ..options() }));
+            others.push(of(&Options { layers: Layers::All, sizes: Sizes::Mixed, ..options() }));
         }
         others.push(first);
         let distinct: std::collections::HashSet<_> = others.iter().collect();
@@ -115,12 +130,75 @@ fn the_fingerprint_changes_with_whatever_changes_features_and_with_nothing_else(
     }
 }
 
+/// Of all layers and mixed sizes.
+fn rich() -> Options {
+    Options {
+        extractors: Some(5),
+        width: Some(16),
+        depth: Some(2),
+        layers: Layers::All,
+        sizes: Sizes::Mixed,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn pools_made_before_there_was_a_choice_of_layers_and_sizes_are_the_same_still() {
+    let shape = Shape::Picture { channels: 1, height: 8, width: 8 };
+    let pool = pool(shape, &Options { depth: Some(1), ..options() });
+    assert_eq!(pool.fingerprint(), "c0a41b015c95989fdc376064dffc0aed67cff2c56229c721bd8c3920f1595527");
+    let json = r#"{"shape":{"picture":{"channels":1,"height":8,"width":8}},"scaling":{"affine":{"low":0.0,"high":255.0,"scale":0.015686275,"offset":-2.0}},"source":{"random":{"seed":0}},"extractors":2,"network":"convnet","width":8,"depth":1,"augment":"none"}"#;
+    assert_eq!(serde_json::to_string(pool.recipe()).unwrap(), json);
+    assert_eq!(serde_json::from_str::<PoolRecipe>(json).unwrap(), *pool.recipe());
+    let rich = PoolRecipe::choose(shape, (0.0, 255.0), &rich()).unwrap();
+    let json = serde_json::to_string(&rich).unwrap();
+    assert!(json.contains(r#""layers":"all","sizes":"mixed""#), "{json}");
+    assert_eq!(serde_json::from_str::<PoolRecipe>(&json).unwrap(), rich);
+}
+
+#[test]
+fn a_mixed_pools_features_are_as_long_as_those_of_its_largest_extractor() {
+    for layers in [Layers::Last, Layers::All] {
+        let pool = pool(PICTURE, &Options { layers, ..rich() });
+        let recipe = pool.recipe();
+        recipe.check_sound().unwrap();
+        let (rows, read) = (rows(&pool, 3), |depth| if layers == Layers::All { depth } else { 1 });
+        assert_eq!(recipe.feature_len(), 16 * 2 * 2 * read(2));
+        for (n, (width, depth)) in [(16, 2), (8, 2), (16, 1), (8, 1), (8, 2)].into_iter().enumerate() {
+            assert_eq!(recipe.size_of(n), (width, depth));
+            let net = ConvNet::random([3, 8, 8], width, depth, &mut stream(0, &format!("extractor {n}")), &Device::Cpu);
+            let net = net.unwrap().reading(layers, 2 - depth).unwrap();
+            let own = net.forward(&rows, READ).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(own[0].len(), width * 2 * 2 * read(depth));
+            for (found, own) in features(&pool, n, &rows).iter().zip(own) {
+                assert_eq!((found.len(), &found[..own.len()]), (recipe.feature_len(), &own[..]));
+                assert!(found[own.len()..].iter().all(|v| *v == 0.0));
+            }
+        }
+        let rows = Var::from_tensor(&rows).unwrap();
+        let loss = pool.features(3, &rows, Wants { input: true, ..READ }).unwrap().sqr().unwrap().sum_all().unwrap();
+        assert_eq!(loss.backward().unwrap().get(&rows).unwrap().dims(), rows.dims());
+    }
+}
+
+#[test]
+fn the_memory_of_a_mixed_pools_networks_is_that_of_each() {
+    let of = |options: &Options| PoolRecipe::choose(PICTURE, (0.0, 255.0), options).unwrap().network_bytes(true);
+    let one = |width, depth| {
+        let (width, depth) = (Some(width), Some(depth));
+        of(&Options { extractors: Some(1), width, depth, sizes: Sizes::Same, ..rich() })
+    };
+    assert_eq!(of(&rich()), one(16, 2) + one(8, 2) + one(16, 1) + one(8, 1) + one(8, 2));
+    assert_eq!(of(&rich()), of(&Options { layers: Layers::Last, ..rich() }));
+}
+
 #[test]
 fn a_saved_pool_comes_back_with_the_same_fingerprint_and_features() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pool.safetensors");
-    for (shape, augment) in [(PICTURE, "color_crop_rotate"), (VECTOR, "none")] {
-        let pool = pool(shape, &Options { augment: augment.into(), seed: 5, ..options() });
+    let augmented = Options { augment: "color_crop_rotate".into(), seed: 5, ..options() };
+    for (shape, options) in [(PICTURE, augmented), (VECTOR, Options { seed: 5, ..options() }), (PICTURE, rich())] {
+        let pool = pool(shape, &options);
         pool.save(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         pool.save(&path).unwrap();
@@ -128,6 +206,7 @@ fn a_saved_pool_comes_back_with_the_same_fingerprint_and_features() {
         let from_file = Options { pool_file: Some(path.to_str().unwrap().into()), ..Options::default() };
         // The file's scaling counts, not the range.
         let recipe = PoolRecipe::choose(shape, (0.0, 1.0), &from_file).unwrap();
+        assert_eq!((recipe.layers, recipe.sizes), (options.layers, options.sizes));
         let again = Pool::build(&recipe, &Device::Cpu).unwrap();
         assert_eq!(again.fingerprint(), pool.fingerprint());
         assert_eq!(features(&again, 1, &rows(&pool, 4)), features(&pool, 1, &rows(&pool, 4)));
