@@ -58,8 +58,11 @@ impl Options {
         if self.frequencies == Some(0) && self.method == Method::Characteristic {
             return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
         }
-        if self.moments == Some(Moments::None) && self.loss_terms().has(Term::Ridge) {
-            return Err(Error::option("moments", "a ridge regression's loss needs second moments; leave it out"));
+        if self.moments == Some(Moments::None)
+            && let Some((term, _)) = self.loss_terms().0.iter().find(|(term, _)| term.needs_moments())
+        {
+            let what = if *term == Term::Ridge { "a ridge regression's loss" } else { "the term 'calibration'" };
+            return Err(Error::option("moments", format!("{what} needs second moments; leave it out")));
         }
         if self.label_kind == LabelKind::Soft && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
             let message = format!(
@@ -127,7 +130,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Allocation;
+    use crate::options::{Allocation, Terms};
     use crate::rows::Shape;
 
     const VECTOR: Shape = Shape::Vector { len: 3 };
@@ -215,7 +218,12 @@ mod tests {
         assert!(e.contains("'label_kind'") && e.contains("'ridge'"), "{e}");
         assert!(refused(Options { method: Method::Herding, ..soft }).contains("'label_kind'"));
         let none = Options { method: Method::Ridge, moments: Some(Moments::None), ..Default::default() };
-        assert!(refused(none).contains("'moments'"));
+        assert!(refused(none.clone()).contains("'moments'"));
+        let terms = Some(Terms(vec![(Term::Mean, 1.0), (Term::Calibration, 0.1)]));
+        let e = refused(Options { method: Method::Auto, terms: terms.clone(), ..none });
+        assert!(e.contains("'moments'") && e.contains("'calibration'"), "{e}");
+        let e = refused(Options { method: Method::Herding, terms, ..Default::default() });
+        assert!(e.contains("'terms'") && e.contains("chooses real rows"), "{e}");
         let both = Options { pool: PoolKind::Early, pool_file: Some("p".into()), ..Default::default() };
         assert!(refused(both).contains("'pool'"));
     }

@@ -147,7 +147,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         terms,
         Kind::Text,
-        "The terms of the loss, each with its weight, 'ridge=1,mean=0.1', some of 'mean', 'characteristic' and 'ridge'. Default: by method and ipc.",
+        "The terms of the loss, each with its weight, 'ridge=1,mean=0.1', some of 'mean', 'characteristic', 'ridge' and 'calibration' (cross-entropy under a classifier fitted to the real rows). Default: by method and ipc.",
         |n, v| terms::parse(n, v).map(Some),
         shown_option
     ),

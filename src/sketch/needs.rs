@@ -25,7 +25,7 @@ pub fn frequencies(options: &Options) -> usize {
 /// The second moments that the sketch carries, of how many dimensions, for features of length `feature_len`: what option `moments` says, else those of
 /// all classes together where a term of the loss needs them; `None`: none.
 pub fn moments(options: &Options, feature_len: usize) -> Option<(Moments, usize)> {
-    let needed = options.loss_terms().has(Term::Ridge);
+    let needed = options.loss_terms().need_moments();
     let kind = options.moments.unwrap_or(if needed { Moments::Pooled } else { Moments::None });
     let dim = options.moment_dim.unwrap_or(if needed { RIDGE_DIM } else { DEFAULT_DIM });
     (options.method.extracts() && kind != Moments::None).then_some((kind, dim.min(feature_len)))
@@ -42,13 +42,15 @@ mod tests {
     use crate::options::{Method, Terms};
 
     #[test]
-    fn second_moments_are_kept_where_they_are_asked_for_or_a_ridge_regression_needs_them() {
+    fn second_moments_are_kept_where_they_are_asked_for_or_a_term_needs_them() {
         let of = |options: &Options| moments(options, 2048);
         let mut options = Options { method: Method::Mean, ..Options::default() };
         assert_eq!(of(&options), None);
         options.terms = Some(Terms(vec![(Term::Mean, 1.0), (Term::Ridge, 0.1)]));
         assert_eq!(of(&options), Some((Moments::Pooled, 1024)));
         assert_eq!(moments(&options, 512), Some((Moments::Pooled, 512)));
+        options.terms = Some(Terms(vec![(Term::Characteristic, 1.0), (Term::Calibration, 0.1)]));
+        assert_eq!(of(&options), Some((Moments::Pooled, 1024)));
         options.moments = Some(Moments::None);
         assert_eq!(of(&options), None);
         let asked = Options { moments: Some(Moments::Class), method: Method::Mean, ..Options::default() };

@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
-use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge, one_hot};
+use crate::objective::{Calibration, Characteristic, Groups, Mean, Objective, Ridge, one_hot};
 use crate::options::{LabelKind, OptimizerKind, Options, Term};
 use crate::random;
 use crate::rows::{Mosaic, Shape};
@@ -64,6 +64,7 @@ impl<'a> Descent<'a> {
                 Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
                 Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool.device())?),
                 Term::Ridge => Box::new(Ridge::new(sketches, pool.device())?),
+                Term::Calibration => Box::new(Calibration::new(sketches, pool.device())?),
             };
             objectives.push((*weight, objective));
         }

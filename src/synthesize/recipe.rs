@@ -74,8 +74,8 @@ impl Recipe {
         let rate = match options.optimizer {
             // Adam's steps are as large as the rate, whatever the loss's unit.
             OptimizerKind::Adam => 0.05,
-            // The characteristic function's loss is a mean over classes and frequencies, a ridge regression's a mean over rows.
-            OptimizerKind::Sgd if terms.has(Term::Characteristic) || terms.has(Term::Ridge) => 100.0,
+            // The characteristic function's loss is a mean over classes and frequencies, those of ridge regressions are means over rows.
+            OptimizerKind::Sgd if terms.has(Term::Characteristic) || terms.need_moments() => 100.0,
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
