@@ -78,8 +78,34 @@ impl Options {
             let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
+        self.check_frequencies()?;
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
+        }
+        Ok(())
+    }
+
+    /// Rejects scales without a frequency of their own, and learned frequencies that nothing could be learned for.
+    fn check_frequencies(&self) -> Result<()> {
+        let scales = self.frequency_scales.count();
+        if let Some(n) = self.frequencies.filter(|n| (1..scales).contains(n)) {
+            let message = format!("{scales} scales for frequencies => {n}: give fewer scales, or more frequencies");
+            return Err(Error::option("frequency_scales", message));
+        }
+        if self.learned_frequencies == 0 {
+            return Ok(());
+        }
+        if self.reservoir_per_class == Some(0) || (self.init == Init::Noise && self.reservoir_per_class.is_none()) {
+            let why = if self.reservoir_per_class.is_none() { "init => 'noise' keeps none; " } else { "" };
+            let message = format!(
+                "learned_frequencies compares rows with real ones that are kept: {why}give reservoir_per_class => 250, or use learned_frequencies => 0"
+            );
+            return Err(Error::option("reservoir_per_class", message));
+        }
+        if self.frequencies == Some(0) || !self.loss_terms().has(Term::Characteristic) {
+            let message = "frequencies are learned beside those of the sketch, for the term 'characteristic'; leave it out, or use method => \
+                           'characteristic' with frequencies => 1024";
+            return Err(Error::option("learned_frequencies", message));
         }
         Ok(())
     }
@@ -116,6 +142,11 @@ impl Options {
                 format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
             return Err(Error::option("unroll", message));
         }
+        if self.learned_frequencies > 0 {
+            let message =
+                format!("method => '{method}' chooses real rows and learns nothing; leave it out, or use {only}");
+            return Err(Error::option("learned_frequencies", message));
+        }
         let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
@@ -130,7 +161,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Allocation, Terms};
+    use crate::options::{Allocation, FrequencyScales, Terms};
     use crate::rows::Shape;
 
     const VECTOR: Shape = Shape::Vector { len: 3 };
@@ -226,6 +257,36 @@ mod tests {
         assert!(e.contains("'terms'") && e.contains("chooses real rows"), "{e}");
         let both = Options { pool: PoolKind::Early, pool_file: Some("p".into()), ..Default::default() };
         assert!(refused(both).contains("'pool'"));
+    }
+
+    #[test]
+    fn frequencies_are_learned_only_with_kept_rows_and_where_something_looks_at_them() {
+        let learned = Options { learned_frequencies: 8, ..Default::default() };
+        learned.check().unwrap();
+        let e = refused(Options { reservoir_per_class: Some(0), init: Init::Noise, ..learned.clone() });
+        assert!(e.contains("'reservoir_per_class'") && e.contains("learned_frequencies => 0"), "{e}");
+        let noise = Options { init: Init::Noise, ..learned.clone() };
+        let e = refused(noise.clone());
+        assert!(e.contains("'reservoir_per_class'") && e.contains("init => 'noise' keeps none"), "{e}");
+        Options { reservoir_per_class: Some(20), ..noise }.check().unwrap();
+        for other in [
+            Options { method: Method::Mean, ..learned.clone() },
+            Options { method: Method::Herding, ..learned.clone() },
+            Options { terms: Some(Terms(vec![(Term::Ridge, 1.0)])), ..learned.clone() },
+            Options { frequencies: Some(0), ..learned },
+        ] {
+            let e = refused(other);
+            assert!(e.contains("'learned_frequencies'"), "{e}");
+        }
+    }
+
+    #[test]
+    fn no_scale_goes_without_a_frequency() {
+        let frequency_scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
+        let scaled =
+            |frequencies| Options { frequencies, frequency_scales: frequency_scales.clone(), ..Default::default() };
+        [None, Some(0), Some(3)].map(|n| scaled(n).check().unwrap());
+        assert!(refused(scaled(Some(2))).contains("'frequency_scales'"));
     }
 
     #[test]

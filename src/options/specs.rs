@@ -7,8 +7,8 @@ use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
 use super::{
-    Allocation, Curve, Encoding, Init, Input, LabelKind, Method, Moments, Network, OnNull, OptimizerKind, Options,
-    PoolKind, Value,
+    Allocation, Curve, Encoding, FrequencyScales, Init, Input, LabelKind, Method, Moments, Network, OnNull,
+    OptimizerKind, Options, PoolKind, Value,
 };
 use crate::error::Result;
 use crate::rows::MOST_PER_SIDE;
@@ -213,6 +213,20 @@ pub static SPECS: &[OptionSpec] = &[
         "Frequencies of the characteristic function per extractor. 0 leaves it out of the sketch. Default: 1024 where the method needs them.",
         |n, v| int_option(n, v, 0, 65_536),
         shown_option
+    ),
+    spec!(
+        frequency_scales,
+        Kind::Text,
+        "Standard deviations of the normal distributions that frequencies are drawn from, in turn: '0.5,1,2' compares coarse and fine features too. Part of the sketch.",
+        FrequencyScales::parse,
+        shown
+    ),
+    spec!(
+        learned_frequencies,
+        Kind::Integer,
+        "Frequencies per extractor, beside those of the sketch, that move, step by step, to where synthetic rows and the real ones that are kept are furthest apart. 0: none.",
+        |n, v| int(n, v, 0, 65_536),
+        shown
     ),
     spec!(
         alpha,

@@ -1,7 +1,7 @@
 //! The options flow in; what the sketch has to hold for them flows out.
 
 use crate::extract::PoolRecipe;
-use crate::options::{Moments, Options, Term};
+use crate::options::{FrequencyScales, Moments, Options, Term};
 
 /// Frequencies per extractor where the method needs them and the option doesn't say.
 pub const DEFAULT_FREQUENCIES: usize = 1024;
@@ -20,6 +20,11 @@ pub fn frequencies(options: &Options) -> usize {
     }
     let needed = if options.loss_terms().has(Term::Characteristic) { DEFAULT_FREQUENCIES } else { 0 };
     options.frequencies.unwrap_or(needed)
+}
+
+/// The scales of those frequencies; where there are none, the default.
+pub fn frequency_scales(options: &Options) -> FrequencyScales {
+    if frequencies(options) == 0 { FrequencyScales::default() } else { options.frequency_scales.clone() }
 }
 
 /// The second moments that the sketch carries, of how many dimensions, for features of length `feature_len`: what option `moments` says, else those of
@@ -67,5 +72,10 @@ mod tests {
         assert_eq!(of(Method::Characteristic, None), DEFAULT_FREQUENCIES);
         assert_eq!(of(Method::Mean, Some(16)), 16);
         assert_eq!(of(Method::Auto, Some(0)), 0);
+        let frequency_scales = FrequencyScales::new(vec![0.5, 2.0]).unwrap();
+        let scaled = Options { frequency_scales: frequency_scales.clone(), ..Options::default() };
+        assert_eq!(super::frequency_scales(&scaled), frequency_scales);
+        let without = Options { method: Method::Mean, ..scaled };
+        assert_eq!(super::frequency_scales(&without), FrequencyScales::default());
     }
 }

@@ -12,7 +12,7 @@ use datafusion::physical_plan::collect;
 use super::{fetch, union_agg};
 use crate::error::Error;
 use crate::extract::Source;
-use crate::options::{Input, Network, Options};
+use crate::options::{FrequencyScales, Input, Network, Options};
 use crate::rows::Layout;
 use crate::sketch::{self, Header, Origin};
 
@@ -127,6 +127,7 @@ fn check_options(options: &Options, header: &Header) -> crate::Result<()> {
     let asked = |n: Option<usize>| n.map(|n| n.to_string());
     let network = Some(options.network).filter(|n| *n != Network::Auto).map(|n| n.to_string());
     let augment = Some(options.augment.clone()).filter(|a| a != "none");
+    let scales = Some(&options.frequency_scales).filter(|s| **s != FrequencyScales::default()).map(|s| s.to_string());
     for (name, asked, found) in [
         ("extractors", asked(options.extractors), recipe.extractors.to_string()),
         ("network", network, recipe.network.to_string()),
@@ -134,6 +135,7 @@ fn check_options(options: &Options, header: &Header) -> crate::Result<()> {
         ("depth", asked(options.depth), recipe.depth.to_string()),
         ("augment", augment, recipe.augment.clone()),
         ("frequencies", asked(options.frequencies), header.frequencies.to_string()),
+        ("frequency_scales", scales, header.frequency_scales.to_string()),
         ("reservoir_per_class", asked(options.reservoir_per_class), header.reservoir.to_string()),
     ] {
         if let Some(asked) = asked.filter(|asked| *asked != found) {

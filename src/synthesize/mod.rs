@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
-use crate::objective::{Calibration, Groups, Ridge, one_hot};
+use crate::objective::{Calibration, Characteristic, Groups, Ridge, one_hot};
 use crate::options::{LabelKind, Options, Term};
 use crate::rows::{Label, Mosaic, Rows, Shape};
 use crate::sketch::Sketches;
@@ -182,7 +182,8 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let term_bytes = |term: Term| match term {
         Term::Ridge => Ridge::bytes_of(header, classes),
         Term::Calibration => Calibration::bytes_of(header, classes),
-        Term::Mean | Term::Characteristic => 0,
+        Term::Characteristic => Characteristic::learned_bytes(sketches, options, count),
+        Term::Mean => 0,
     };
     let objective_bytes: usize = options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum();
     let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {

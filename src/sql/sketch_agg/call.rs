@@ -41,6 +41,7 @@ const OPTIONS: &[&str] = &[
     "pool",
     "pool_file",
     "frequencies",
+    "frequency_scales",
     "init",
     "augment",
     "image_size",
