@@ -15,20 +15,21 @@ const MOST_MARGIN: f64 = 10.0;
 
 /// Mean cross-entropy of the synthetic rows' labels under a ridge regression of all real rows.
 ///
-/// NCFM takes a trained network for it; the sketch has none, but it has what the best linear readout of an extractor's features is made of. With `f` the features and a
-/// one, `y` the labels, one-hot less 1 / classes, and the means over all real rows `G = E[f f^T]` and `C = E[f y^T]`, the readout is `W = (G + r mean(diag G) I)^-1 C`, r a thousandth.
+/// NCFM takes a trained network for it; the sketch has none, but it has what a linear readout of an extractor's features is fitted with. With `f` the features, `y` the labels,
+/// one-hot less 1 / classes, and the means over all real rows `G = E[f f^T]` and `C = E[f y^T]`, the readout is `W = (G + r mean(diag G) I)^-1 C`, r a thousandth. What is then left on average,
+/// `b = E[y] - W^T E[f]`, is added. (With a one among the features the matrix needn't be positive definite: G is of rounded and clipped features, their means aren't.)
 ///
-/// Its outputs `W^T f` estimate the shares of the classes, less 1 / classes: as logits they would tell next to nothing. They are multiplied by the number that makes log odds of
+/// Its outputs `z = W^T f + b` estimate the shares of the classes, less 1 / classes: as logits they would tell next to nothing. They are multiplied by the number that makes log odds of
 /// them if, in each class, outputs are normal around its mean with the same spread (linear discriminant analysis; Hastie, Tibshirani and Friedman, *The Elements of Statistical
 /// Learning*, equation 4.9): the log odds of two classes are the difference of their outputs times the distance of its two means over its variance. On average over all pairs of classes,
 /// with `m_c` the mean output of the rows of class c and `V` the variance inside classes, that is
 ///
-/// `s = sum_c m_c[c] / tr V`, with `tr V = tr(W^T G W) - sum_c share_c |m_c|^2`,
+/// `s = sum_c m_c[c] / tr V`, with `tr V = E |z|^2 - sum_c share_c |m_c|^2`,
 ///
 /// but no more than gives a row's own class ten more than another on average. So a row that lies as real rows of its class do has the loss that these have, whatever the extractor.
 ///
-/// `L = mean_c mean_{x in S_c} -sum_k p_k log softmax(s W^T f(x))_k`, p the labels: those of soft labels as they would be written, with nothing below 0 and 1 in all. They are taken as they
-/// are, and don't learn from it: the loss is linear in them.
+/// `L = mean_c mean_{x in S_c} -sum_k p_k log softmax(s z(x))_k`, p the labels, hard or soft: what an optimizer left below 0 is 0, and a row's shares are 1 in all. They
+/// don't learn from it: the loss is linear in them, and the best label would be the classifier's own, alone.
 #[derive(Debug)]
 pub struct Calibration {
     /// One an extractor.
@@ -38,9 +39,9 @@ pub struct Calibration {
 /// The classifier on one extractor's features.
 #[derive(Debug)]
 struct Readout {
-    /// `s W` of the features, `[feature_len, classes]`.
+    /// `s W`, `[feature_len, classes]`.
     weights: Tensor,
-    /// `s W` of the one, `[1, classes]`.
+    /// `s b`, `[1, classes]`.
     bias: Tensor,
 }
 
@@ -65,17 +66,23 @@ impl Readout {
     fn new(moments: &SecondMoments, device: &Device) -> candle_core::Result<Self> {
         let SecondMoments { second, cross, projection } = moments;
         let (second, cross) = (second.to_dtype(DType::F64)?, cross.to_dtype(DType::F64)?);
-        let side = cross.dim(0)?;
-        let identity = Tensor::eye(side, DType::F64, &Device::Cpu)?;
-        let diagonal = (&second * &identity)?.sum_all()?.to_scalar::<f64>()?;
-        let readout = ridge_solve(&(&second + (identity * (RIDGE * diagonal / side as f64))?)?, &cross)?;
+        let d = cross.dim(0)? - 1;
+        let (gram, mean) =
+            (second.narrow(0, 0, d)?.narrow(1, 0, d)?.contiguous()?, second.narrow(0, d, 1)?.narrow(1, 0, d)?);
+        let identity = Tensor::eye(d, DType::F64, &Device::Cpu)?;
+        let diagonal = (&gram * &identity)?.sum_all()?.to_scalar::<f64>()?;
+        // Where all features are 0, any matrix will do.
+        let ridge = (RIDGE * diagonal / d as f64).max(f64::MIN_POSITIVE.sqrt());
+        let weights = ridge_solve(&(&gram + (identity * ridge)?)?, &cross.narrow(0, 0, d)?.contiguous()?)?;
+        let bias = (cross.narrow(0, d, 1)? - mean.contiguous()?.matmul(&weights)?)?;
+        let readout = Tensor::cat(&[&weights, &bias], 0)?;
         let scaled = (&readout * scale(&second, &cross, &readout)?)?.to_dtype(DType::F32)?;
-        let (weights, bias) = (scaled.narrow(0, 0, side - 1)?.contiguous()?, scaled.narrow(0, side - 1, 1)?);
+        let (weights, bias) = (scaled.narrow(0, 0, d)?.contiguous()?, scaled.narrow(0, d, 1)?.contiguous()?);
         let weights = match projection {
             Some(projection) => projection.matmul(&weights)?,
             None => weights,
         };
-        Ok(Self { weights: weights.to_device(device)?, bias: bias.contiguous()?.to_device(device)? })
+        Ok(Self { weights: weights.to_device(device)?, bias: bias.to_device(device)? })
     }
 
     /// `[rows, classes]`.
@@ -170,7 +177,11 @@ mod tests {
                 line.iter_mut().zip(&pivot).for_each(|(v, p)| *v -= factor * p);
             }
         }
-        let output = |f: &Vec<f64>| [0, 1].map(|c| (0..side).map(|i| f[i] * matrix[i][side + c]).sum::<f64>());
+        let product = |f: &[f64]| [0, 1].map(|c| (0..side).map(|i| f[i] * matrix[i][side + c]).sum::<f64>());
+        let ones = own.iter().sum::<usize>() as f64 / n;
+        let left = |c: usize| if c == 1 { ones } else { 1.0 - ones } - 0.5 - real.iter().map(|f| product(f)[c]).sum::<f64>() / n;
+        let bias = [left(0), left(1)];
+        let output = |f: &Vec<f64>| [0, 1].map(|c| product(f)[c] + bias[c]);
         let mean = |class: usize| {
             let of: Vec<_> = real.iter().zip(own).filter(|(_, own)| **own == class).map(|(f, _)| output(f)).collect();
             [0, 1].map(|c| of.iter().map(|o| o[c]).sum::<f64>() / of.len() as f64)
@@ -197,8 +208,8 @@ mod tests {
 
     #[test]
     fn the_loss_is_that_of_a_classifier_fitted_to_every_real_row() {
-        let features = random::normal(&mut random::stream(5, "features"), 5 * WIDTH);
-        let features = Tensor::from_vec(features, (5, WIDTH), &Device::Cpu).unwrap();
+        let noise = random::normal(&mut random::stream(5, "noise"), 5 * WIDTH);
+        let noise = (Tensor::from_vec(noise, (5, WIDTH), &Device::Cpu).unwrap() * 0.05).unwrap();
         let groups = Groups::new(&[2, 3]);
         let hard = one_hot(&groups, &Device::Cpu).unwrap();
         for (moments, dim) in [(Moments::Pooled, WIDTH), (Moments::Class, WIDTH), (Moments::Class, 8)] {
@@ -209,11 +220,12 @@ mod tests {
                     Some(p) => f.matmul(&Tensor::from_vec(p, (WIDTH, dim), &Device::Cpu).unwrap()).unwrap(),
                     None => f.clone(),
                 };
-                let lists = f.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
-                lists.into_iter().map(|f| [f, vec![1.0]].concat()).collect()
+                f.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap()
             };
             let own: Vec<usize> = rows.labels.iter().map(|l| usize::from(*l == Label::Int(1))).collect();
-            let real = list(&real_features(&rows, &pool, 1));
+            let real = real_features(&rows, &pool, 1);
+            let features = (real.narrow(0, COUNTS[0] - 2, 5).unwrap() + &noise).unwrap();
+            let real = list(&real);
             for (labels, shares) in [
                 (hard.clone(), [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]),
                 ((&hard * 0.4).unwrap(), [[0.7, 0.3], [0.7, 0.3], [0.3, 0.7], [0.3, 0.7], [0.3, 0.7]]),
