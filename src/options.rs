@@ -7,6 +7,7 @@ mod automatic;
 mod choices;
 mod contradictions;
 mod declared;
+mod frequency_scales;
 mod specs;
 mod terms;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use choices::{
 };
 pub use contradictions::check_given;
 pub use declared::{Declared, ImageSize, Range, Ranges};
+pub use frequency_scales::FrequencyScales;
 pub use specs::{Kind, OptionSpec, SPECS};
 pub use terms::Terms;
 pub use value::{AUGMENTS, Value};
@@ -58,6 +60,8 @@ pub struct Options {
     /// No option of its own: what `pool_file` holds, where it isn't a local file.
     pub pool_bytes: Option<PoolBytes>,
     pub frequencies: Option<usize>,
+    pub frequency_scales: FrequencyScales,
+    pub learned_frequencies: usize,
     pub alpha: f64,
     pub beta: f64,
     pub min_max: f64,
@@ -124,6 +128,8 @@ impl Default for Options {
             pool_file: None,
             pool_bytes: None,
             frequencies: None,
+            frequency_scales: FrequencyScales::default(),
+            learned_frequencies: 0,
             alpha: 0.5,
             beta: 0.5,
             min_max: 0.0,

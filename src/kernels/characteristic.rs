@@ -161,7 +161,8 @@ fn frozen(features: &Tensor, packed: &Arc<Packed>, groups: &Groups) -> Result<(T
     Ok((both.get(0)?, both.get(1)?))
 }
 
-/// [`characteristic`] with frequencies `[feature_len, count]` that are learned: differentiable in both; they are packed at every call.
+/// [`characteristic`] with frequencies `[feature_len, count]` that are learned: differentiable in both; they are packed at every call. What needs no
+/// gradient costs none.
 pub fn characteristic_learned(features: &Tensor, frequencies: &Tensor, groups: &Groups) -> Result<(Tensor, Tensor)> {
     learned(Path::detect(), features, frequencies, groups)
 }
@@ -337,12 +338,19 @@ impl CustomOp2 for Learned {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(pass) = pass.as_ref() else { bail!("characteristic function: backward without forward") };
+        // Often one side is given: its gradient would cost as much as the other's.
+        let (wants_features, wants_frequencies) = (features.track_op(), frequencies.track_op());
         let (by_features, by_frequencies) = with_slices([features, &grad.contiguous()?], |[rows, grad]| {
             pass.backward(grad, |angles| {
-                (pass.packed.rows_backward(pass.groups.rows(), angles), pass.packed.frequencies_backward(rows, angles))
+                (
+                    wants_features.then(|| pass.packed.rows_backward(pass.groups.rows(), angles)),
+                    wants_frequencies.then(|| pass.packed.frequencies_backward(rows, angles)),
+                )
             })
         })?;
-        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), &Device::Cpu);
-        Ok((Some(tensor(by_features, features)?), Some(tensor(by_frequencies, frequencies)?)))
+        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
+            values.map(|values| Tensor::from_vec(values, like.shape(), &Device::Cpu)).transpose()
+        };
+        Ok((tensor(by_features, features)?, tensor(by_frequencies, frequencies)?))
     }
 }

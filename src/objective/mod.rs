@@ -1,10 +1,13 @@
 //! Synthetic features and a sketch flow in, a loss flows out: one file a family.
 
+mod calibration;
 mod characteristic;
 mod mean;
 mod ridge;
+mod second_moments;
 
 pub use crate::kernels::Groups;
+pub use calibration::Calibration;
 pub use characteristic::Characteristic;
 pub use mean::Mean;
 pub use ridge::Ridge;

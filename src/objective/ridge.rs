@@ -3,13 +3,14 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::ridge_solve;
+use crate::objective::second_moments::{self, SecondMoments};
 use crate::objective::{Groups, Objective, of_member};
-use crate::sketch::{Header, MOMENT_UNITS, MomentsHeader, Sketches, moment_projection};
+use crate::sketch::{Header, Sketches};
 
-/// What is added to the diagonal of the synthetic rows' kernel, as a share of its mean.
-const RIDGE: f64 = 1e-3;
+/// What is added to the diagonal of a ridge regression's matrix, as a share of its mean.
+pub(super) const RIDGE: f64 = 1e-3;
 
 /// Mean squared error of the readout that is fitted to the synthetic rows, over all real rows.
 ///
@@ -27,89 +28,20 @@ const RIDGE: f64 = 1e-3;
 #[derive(Debug)]
 pub struct Ridge {
     /// One an extractor.
-    targets: Vec<Target>,
-}
-
-/// What the loss of one extractor needs.
-#[derive(Debug)]
-struct Target {
-    /// `G`, `[d + 1, d + 1]`.
-    second: Tensor,
-    /// `C`, `[d + 1, classes]`.
-    cross: Tensor,
-    /// `[feature_len, d]`; `None`: features as they are.
-    projection: Option<Tensor>,
+    targets: Vec<SecondMoments>,
 }
 
 impl Ridge {
     /// Targets from `sketches`, which have second moments of the rows that they count.
     pub fn new(sketches: &Sketches, device: &Device) -> Result<Self> {
-        let Some(moments) = &sketches.header.moments else {
-            return Err(Error::Sketch(
-                "a ridge regression's loss needs second moments, this sketch has none; make it with moments => 'pooled' and moment_dim => \
-                 1024, or use method => 'characteristic' or 'mean'"
-                    .into(),
-            ));
-        };
-        let rows: u64 = sketches.classes.values().map(|s| s.count).sum();
-        let counted: u64 = sketches.classes.values().map(|s| s.moment_rows).sum();
-        if rows != counted {
-            return Err(Error::Sketch(format!(
-                "the classes have {rows} rows, their second moments were taken of {counted}: of moments => 'pooled' all classes of a source \
-                 are needed, none added or left out; make the sketches with moments => 'class'"
-            )));
-        }
+        second_moments::check(sketches, "a ridge regression's loss", "use method => 'characteristic' or 'mean'")?;
         let members = 0..sketches.header.recipe.extractors;
-        Ok(Self {
-            targets: members.map(|member| Target::new(sketches, moments, member, device)).collect::<Result<_>>()?,
-        })
+        Ok(Self { targets: members.map(|member| SecondMoments::new(sketches, member, device)).collect::<Result<_>>()? })
     }
 
     /// Bytes of memory that it takes for sketches with `header`, of `classes` classes.
     pub fn bytes_of(header: &Header, classes: usize) -> usize {
-        let Some(moments) = &header.moments else { return 0 };
-        let (d, feature_len) = (moments.dim, header.recipe.feature_len());
-        let projection = if d < feature_len { d * feature_len } else { 0 };
-        header.recipe.extractors * size_of::<f32>() * ((d + 1) * (d + 1 + classes) + projection)
-    }
-}
-
-impl Target {
-    fn new(sketches: &Sketches, moments: &MomentsHeader, member: usize, device: &Device) -> Result<Self> {
-        let (d, classes, feature_len) = (moments.dim, sketches.classes.len(), sketches.header.recipe.feature_len());
-        let rows = sketches.classes.values().map(|s| s.count).sum::<u64>().max(1) as f64;
-        let shares: Vec<f32> = sketches.classes.values().map(|s| (s.count as f64 / rows) as f32).collect();
-        let means = sketches.classes.values().zip(&shares);
-        let means = means.flat_map(|(sketch, share)| sketch.mean(member).into_iter().map(move |mean| mean * share));
-        let means = Tensor::from_vec(means.collect::<Vec<f32>>(), (classes, feature_len), device)?;
-        let projection = moment_projection(&sketches.header, member, d);
-        let projection = projection.map(|p| Tensor::from_vec(p, (feature_len, d), device)).transpose()?;
-        let means = match &projection {
-            Some(projection) => means.matmul(projection)?,
-            None => means,
-        };
-        // Of each class, the sum of its rows' features and ones over the number of all rows: [classes, d + 1].
-        let by_class = Tensor::cat(&[&means, &Tensor::from_vec(shares, (classes, 1), device)?], 1)?;
-        let all = by_class.sum(0)?;
-        // E[f (y - 1 / classes)^T].
-        let cross = by_class.broadcast_sub(&(&all / classes as f64)?)?.t()?.contiguous()?;
-
-        let unit = (moments.bounds[member] / f64::from(MOMENT_UNITS)).powi(2) / rows;
-        let mut packed = vec![0i64; moments.len()];
-        for sketch in sketches.classes.values() {
-            packed.iter_mut().zip(sketch.members[member].moments.iter()).for_each(|(to, from)| *to += from);
-        }
-        let mut packed = packed.into_iter().map(|sum| (sum as f64 * unit) as f32);
-        let mut square = vec![0.0; (d + 1) * (d + 1)];
-        for (i, mean) in all.to_vec1::<f32>()?.into_iter().enumerate() {
-            for (j, value) in (i..d).zip(&mut packed) {
-                square[i * (d + 1) + j] = value;
-                square[j * (d + 1) + i] = value;
-            }
-            square[i * (d + 1) + d] = mean;
-            square[d * (d + 1) + i] = mean;
-        }
-        Ok(Self { second: Tensor::from_vec(square, (d + 1, d + 1), device)?, cross, projection })
+        header.recipe.extractors * SecondMoments::bytes_of(header, classes)
     }
 }
 
@@ -119,7 +51,7 @@ impl Objective for Ridge {
     }
 
     fn loss(&self, member: usize, features: &Tensor, groups: &Groups, labels: &Tensor) -> candle_core::Result<Tensor> {
-        let Target { second, cross, projection } = of_member(&self.targets, member)?;
+        let SecondMoments { second, cross, projection } = of_member(&self.targets, member)?;
         let (n, device) = (groups.rows(), features.device());
         let features = match projection {
             Some(projection) => features.matmul(projection)?,
@@ -144,57 +76,17 @@ impl Objective for Ridge {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
-
     use candle_core::{DType, Var};
 
     use super::*;
-    use crate::extract::{Pool, PoolRecipe};
+    use crate::extract::Pool;
     use crate::kernels::Wants;
+    use crate::objective::second_moments::tests::{WIDTH, options, sketched};
     use crate::objective::{gradient_check, one_hot};
-    use crate::options::{Moments, Options};
+    use crate::options::Moments;
     use crate::random;
-    use crate::rows::{Label, Rows, Shape};
-    use crate::sketch::{ClassSketch, Sketcher};
-
-    const LEN: usize = 6;
-    const WIDTH: usize = 16;
-    /// Rows of the two classes.
-    const COUNTS: [usize; 2] = [60, 30];
-
-    /// Vectors of two classes that lie apart, with their sketches.
-    fn sketched(options: &Options) -> (Rows, Arc<Pool>, Sketches) {
-        let shape = Shape::Vector { len: LEN };
-        let mut values = random::normal(&mut random::stream(4, "rows"), (COUNTS[0] + COUNTS[1]) * LEN);
-        let labels: Vec<Label> = (0..COUNTS[0] + COUNTS[1]).map(|i| Label::Int(i64::from(i >= COUNTS[0]))).collect();
-        for (row, label) in values.chunks_mut(LEN).zip(&labels) {
-            row[0] += if *label == Label::Int(0) { -1.0 } else { 1.0 };
-        }
-        let rows = Rows { shape, values, labels, exact: vec![], skipped: 0 };
-        let recipe = PoolRecipe::choose(shape, (-4.0, 4.0), options).unwrap();
-        let pool = Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap());
-        let sketcher = Sketcher::new(Arc::clone(&pool), options).unwrap();
-        let mut of = [ClassSketch::empty(sketcher.header()), ClassSketch::empty(sketcher.header())];
-        let classes: Vec<usize> = rows.labels.iter().map(|l| usize::from(*l == Label::Int(1))).collect();
-        sketcher.fold(&rows, &classes, &mut of, &AtomicBool::new(false)).unwrap();
-        let mut sketches = Sketches::new(sketcher.header().clone());
-        for (label, sketch) in [0, 1].into_iter().zip(of) {
-            sketches.classes.insert(Label::Int(label), sketch);
-        }
-        (rows, pool, sketches)
-    }
-
-    fn options(moments: Moments, dim: usize) -> Options {
-        Options {
-            extractors: Some(2),
-            width: Some(WIDTH),
-            moments: Some(moments),
-            moment_dim: Some(dim),
-            frequencies: Some(0),
-            ..Options::default()
-        }
-    }
+    use crate::rows::{Label, Rows};
+    use crate::sketch::moment_projection;
 
     /// The loss as its definition has it: the readout of the synthetic `features` and `labels`, tried on each real row, in float64.
     fn by_rows(rows: &Rows, pool: &Pool, sketches: &Sketches, dim: usize, features: &Tensor, labels: &Tensor) -> f64 {
@@ -266,16 +158,5 @@ mod tests {
             let numeric = (moved(0.05) - moved(-0.05)) / 0.1;
             assert!((numeric - g).abs() < 1e-3 + 2e-2 * g.abs(), "{i}: {numeric} {g}");
         }
-    }
-
-    #[test]
-    fn a_sketch_without_moments_or_with_those_of_other_rows_is_refused_with_what_to_do() {
-        let (.., mut sketches) = sketched(&options(Moments::Pooled, 8));
-        let error = |sketches: &Sketches| Ridge::new(sketches, &Device::Cpu).unwrap_err().to_string();
-        sketches.classes.pop_last();
-        let e = error(&sketches);
-        assert!(e.contains("60 rows") && e.contains("90") && e.contains("moments => 'class'"), "{e}");
-        sketches.header.moments = None;
-        assert!(error(&sketches).contains("moments => 'pooled'"));
     }
 }

@@ -1,6 +1,6 @@
 //! The kind of rows flows in; what `method => 'auto'` stands for flows out.
 
-use crate::options::{Init, LabelKind, Method, Options};
+use crate::options::{FrequencyScales, Init, LabelKind, Method, Options};
 
 impl Options {
     /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
@@ -10,6 +10,8 @@ impl Options {
         let optimizes = self.steps.is_some()
             || self.learning_rate.is_some()
             || self.frequencies.is_some()
+            || self.frequency_scales != FrequencyScales::default()
+            || self.learned_frequencies > 0
             || self.warm_start.is_some()
             || self.unroll.is_some_and(|steps| steps > 0)
             || self.terms.is_some()
@@ -37,6 +39,7 @@ mod tests {
         assert_eq!(method(plain.clone(), false), Method::Auto);
         assert_eq!(method(Options { steps: Some(5), ..plain.clone() }, true), Method::Auto);
         assert_eq!(method(Options { init: Init::Noise, ..plain.clone() }, true), Method::Auto);
+        assert_eq!(method(Options { learned_frequencies: 8, ..plain.clone() }, true), Method::Auto);
         assert_eq!(method(Options { method: Method::Mean, ..plain.clone() }, true), Method::Mean);
         for table in [true, false] {
             let soft = Options { label_kind: LabelKind::Soft, ..plain.clone() };

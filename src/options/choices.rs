@@ -68,6 +68,8 @@ choice! {
         Characteristic = "characteristic" | "ncfm",
         /// A ridge regression's loss.
         Ridge = "ridge",
+        /// The cross-entropy of the synthetic rows under a classifier that is fitted to the real ones.
+        Calibration = "calibration",
     }
 }
 choice! {
@@ -203,6 +205,16 @@ choice! {
         Adam = "adam",
         /// Stochastic gradient descent with momentum.
         Sgd = "sgd",
+    }
+}
+
+impl Term {
+    /// Whether it is computed from the second moments of the real rows' features.
+    pub fn needs_moments(self) -> bool {
+        match self {
+            Self::Ridge | Self::Calibration => true,
+            Self::Mean | Self::Characteristic => false,
+        }
     }
 }
 

@@ -63,8 +63,11 @@ impl Options {
         if self.frequencies == Some(0) && self.method == Method::Characteristic {
             return Err(Error::option("frequencies", "method => 'characteristic' needs at least 1"));
         }
-        if self.moments == Some(Moments::None) && self.loss_terms().has(Term::Ridge) {
-            return Err(Error::option("moments", "a ridge regression's loss needs second moments; leave it out"));
+        if self.moments == Some(Moments::None)
+            && let Some((term, _)) = self.loss_terms().0.iter().find(|(term, _)| term.needs_moments())
+        {
+            let what = if *term == Term::Ridge { "a ridge regression's loss" } else { "the term 'calibration'" };
+            return Err(Error::option("moments", format!("{what} needs second moments; leave it out")));
         }
         if self.label_kind == LabelKind::Soft && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
             let message = format!(
@@ -85,8 +88,34 @@ impl Options {
             let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
+        self.check_frequencies()?;
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
+        }
+        Ok(())
+    }
+
+    /// Rejects scales without a frequency of their own, and learned frequencies that nothing could be learned for.
+    fn check_frequencies(&self) -> Result<()> {
+        let scales = self.frequency_scales.count();
+        if let Some(n) = self.frequencies.filter(|n| (1..scales).contains(n)) {
+            let message = format!("{scales} scales for frequencies => {n}: give fewer scales, or more frequencies");
+            return Err(Error::option("frequency_scales", message));
+        }
+        if self.learned_frequencies == 0 {
+            return Ok(());
+        }
+        if self.reservoir_per_class == Some(0) || (self.init == Init::Noise && self.reservoir_per_class.is_none()) {
+            let why = if self.reservoir_per_class.is_none() { "init => 'noise' keeps none; " } else { "" };
+            let message = format!(
+                "learned_frequencies compares rows with real ones that are kept: {why}give reservoir_per_class => 250, or use learned_frequencies => 0"
+            );
+            return Err(Error::option("reservoir_per_class", message));
+        }
+        if self.frequencies == Some(0) || !self.loss_terms().has(Term::Characteristic) {
+            let message = "frequencies are learned beside those of the sketch, for the term 'characteristic'; leave it out, or use method => \
+                           'characteristic' with frequencies => 1024";
+            return Err(Error::option("learned_frequencies", message));
         }
         Ok(())
     }
@@ -123,6 +152,11 @@ impl Options {
                 format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
             return Err(Error::option("unroll", message));
         }
+        if self.learned_frequencies > 0 {
+            let message =
+                format!("method => '{method}' chooses real rows and learns nothing; leave it out, or use {only}");
+            return Err(Error::option("learned_frequencies", message));
+        }
         let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
@@ -137,7 +171,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Allocation;
+    use crate::options::{Allocation, FrequencyScales, Terms};
     use crate::rows::Shape;
 
     const VECTOR: Shape = Shape::Vector { len: 3 };
@@ -225,7 +259,12 @@ mod tests {
         assert!(e.contains("'label_kind'") && e.contains("'ridge'"), "{e}");
         assert!(refused(Options { method: Method::Herding, ..soft }).contains("'label_kind'"));
         let none = Options { method: Method::Ridge, moments: Some(Moments::None), ..Default::default() };
-        assert!(refused(none).contains("'moments'"));
+        assert!(refused(none.clone()).contains("'moments'"));
+        let terms = Some(Terms(vec![(Term::Mean, 1.0), (Term::Calibration, 0.1)]));
+        let e = refused(Options { method: Method::Auto, terms: terms.clone(), ..none });
+        assert!(e.contains("'moments'") && e.contains("'calibration'"), "{e}");
+        let e = refused(Options { method: Method::Herding, terms, ..Default::default() });
+        assert!(e.contains("'terms'") && e.contains("chooses real rows"), "{e}");
         let both = Options { pool: PoolKind::Early, pool_file: Some("p".into()), ..Default::default() };
         assert!(refused(both).contains("'pool'"));
     }
@@ -249,6 +288,36 @@ mod tests {
         perturbed(PoolKind::Trained).check().unwrap();
         let trained = Options { layers: Layers::All, sizes: Sizes::Mixed, ..perturbed(PoolKind::Trained) };
         trained.with_trained(crate::options::PoolBytes(Default::default())).check().unwrap();
+    }
+
+    #[test]
+    fn frequencies_are_learned_only_with_kept_rows_and_where_something_looks_at_them() {
+        let learned = Options { learned_frequencies: 8, ..Default::default() };
+        learned.check().unwrap();
+        let e = refused(Options { reservoir_per_class: Some(0), init: Init::Noise, ..learned.clone() });
+        assert!(e.contains("'reservoir_per_class'") && e.contains("learned_frequencies => 0"), "{e}");
+        let noise = Options { init: Init::Noise, ..learned.clone() };
+        let e = refused(noise.clone());
+        assert!(e.contains("'reservoir_per_class'") && e.contains("init => 'noise' keeps none"), "{e}");
+        Options { reservoir_per_class: Some(20), ..noise }.check().unwrap();
+        for other in [
+            Options { method: Method::Mean, ..learned.clone() },
+            Options { method: Method::Herding, ..learned.clone() },
+            Options { terms: Some(Terms(vec![(Term::Ridge, 1.0)])), ..learned.clone() },
+            Options { frequencies: Some(0), ..learned },
+        ] {
+            let e = refused(other);
+            assert!(e.contains("'learned_frequencies'"), "{e}");
+        }
+    }
+
+    #[test]
+    fn no_scale_goes_without_a_frequency() {
+        let frequency_scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
+        let scaled =
+            |frequencies| Options { frequencies, frequency_scales: frequency_scales.clone(), ..Default::default() };
+        [None, Some(0), Some(3)].map(|n| scaled(n).check().unwrap());
+        assert!(refused(scaled(Some(2))).contains("'frequency_scales'"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
 use super::{
-    Allocation, Curve, Encoding, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
+    Allocation, Curve, Encoding, FrequencyScales, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
     Options, PoolKind, Sizes, Value,
 };
 use crate::error::Result;
@@ -147,7 +147,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         terms,
         Kind::Text,
-        "The terms of the loss, each with its weight, 'ridge=1,mean=0.1', some of 'mean', 'characteristic' and 'ridge'. Default: by method and ipc.",
+        "The terms of the loss, each with its weight, 'ridge=1,mean=0.1', some of 'mean', 'characteristic', 'ridge' and 'calibration' (cross-entropy under a classifier fitted to the real rows). Default: by method and ipc.",
         |n, v| terms::parse(n, v).map(Some),
         shown_option
     ),
@@ -234,6 +234,20 @@ pub static SPECS: &[OptionSpec] = &[
         "Frequencies of the characteristic function per extractor. 0 leaves it out of the sketch. Default: 1024 where the method needs them.",
         |n, v| int_option(n, v, 0, 65_536),
         shown_option
+    ),
+    spec!(
+        frequency_scales,
+        Kind::Text,
+        "Standard deviations of the normal distributions that frequencies are drawn from, in turn: '0.5,1,2' compares coarse and fine features too. Part of the sketch.",
+        FrequencyScales::parse,
+        shown
+    ),
+    spec!(
+        learned_frequencies,
+        Kind::Integer,
+        "Frequencies per extractor, beside those of the sketch, that move, step by step, to where synthetic rows and the real ones that are kept are furthest apart. 0: none.",
+        |n, v| int(n, v, 0, 65_536),
+        shown
     ),
     spec!(
         alpha,

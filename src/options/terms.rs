@@ -15,6 +15,11 @@ impl Terms {
     pub fn has(&self, term: Term) -> bool {
         self.0.iter().any(|(t, _)| *t == term)
     }
+
+    /// Whether one of them is computed from second moments.
+    pub fn need_moments(&self) -> bool {
+        self.0.iter().any(|(term, _)| term.needs_moments())
+    }
 }
 
 /// Weight of the mean embeddings beside a ridge regression where classes have few rows.

@@ -25,7 +25,7 @@
 //! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32, `exact`: LargeBinary | real rows, smallest hash first; `exact` has the bytes of numbers that an f32 can't hold, where rows are chosen |
 //! | `sections` | LargeList of struct `name`: Utf8, `parameters`: Utf8, `integers`: LargeList of LargeList of Int64, `numbers`: LargeList of LargeList of Float64 | optional parts by name, their parameters as JSON |
 //!
-//! The one section so far is `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
+//! There are two. `frequency_scales`: `parameters` say the `scales` that frequencies are drawn with, in turn; without it they have scale 1. `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
 //! for and the values `clipped`, and the `rows`; `integers` has for each extractor the packed upper triangle of the sums of products, or nothing where all are 0.
 //!
 //! The type is the same for every pool, and stays: what comes later are sections. A reader refuses a section that it doesn't know, since
@@ -47,6 +47,7 @@ use crate::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use crate::arrow::compute::take;
 use crate::arrow::datatypes::{DataType, Field, Fields};
 use crate::error::{Error, Result};
+use crate::options::FrequencyScales;
 use crate::sketch::moments::UNITS;
 use crate::sketch::{
     COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, FORMAT, Header, Kept, LeftSums, MemberSums,
@@ -247,35 +248,64 @@ pub(super) struct MomentParameters {
     pub(super) clipped: Vec<u64>,
 }
 
+/// The name of the section of frequencies' scales.
+pub(super) const FREQUENCY_SCALES: &str = "frequency_scales";
+
+/// What the section of frequencies' scales says; it has no sums.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ScaleParameters {
+    /// The scales.
+    pub(super) scales: FrequencyScales,
+}
+
 fn sections(header: &Header, sketches: &[ClassSketch]) -> Result<ArrayRef> {
-    let Some(moments) = &header.moments else {
+    // What is as it always was is not written.
+    let scales = Some(&header.frequency_scales).filter(|scales| **scales != FrequencyScales::default());
+    if header.moments.is_none() && scales.is_none() {
         let none = new_empty_array(&DataType::Struct(section_fields()));
         return lists(none, sketches.iter().map(|_| 0));
+    }
+    let written = |section: &str, parameters: std::result::Result<String, serde_json::Error>| {
+        parameters.map_err(|e| Error::Sketch(format!("section '{section}': {e}")))
     };
-    let mut parameters = vec![];
+    let (mut names, mut parameters, mut members) = (vec![], vec![], vec![]);
+    // Extractors with sums, of each section.
+    let mut lengths = vec![];
     for sketch in sketches {
-        let said = MomentParameters {
-            header: moments.clone(),
-            units: UNITS,
-            rows: sketch.moment_rows,
-            clipped: sketch.members.iter().map(|m| m.moments_clipped).collect(),
-        };
-        parameters.push(serde_json::to_string(&said).map_err(|e| Error::Sketch(format!("second moments: {e}")))?);
+        if let Some(moments) = &header.moments {
+            let said = MomentParameters {
+                header: moments.clone(),
+                units: UNITS,
+                rows: sketch.moment_rows,
+                clipped: sketch.members.iter().map(|m| m.moments_clipped).collect(),
+            };
+            names.push(SECOND_MOMENTS);
+            parameters.push(written(SECOND_MOMENTS, serde_json::to_string(&said))?);
+            members.extend(&sketch.members);
+            lengths.push(sketch.members.len());
+        }
+        if let Some(scales) = scales {
+            names.push(FREQUENCY_SCALES);
+            let said = ScaleParameters { scales: scales.clone() };
+            parameters.push(written(FREQUENCY_SCALES, serde_json::to_string(&said))?);
+            lengths.push(0);
+        }
     }
     // Sums that are all 0 are written as none, however they came to be.
     let sums = |m: &MemberSums| if m.moments.iter().all(|sum| *sum == 0) { 0 } else { m.moments.len() };
-    let members: Vec<&MemberSums> = sketches.iter().flat_map(|s| &s.members).collect();
     let values = members.iter().map(|m| &m.moments[..sums(m)]).collect::<Vec<_>>().concat();
     let inner = lists(Arc::new(Int64Array::from(values)), members.iter().map(|m| sums(m)))?;
     let numbers = lists(new_empty_array(&DataType::Float64), std::iter::empty())?;
+    let count = names.len();
     let columns = vec![
-        Arc::new(StringArray::from(vec![SECOND_MOMENTS; sketches.len()])) as ArrayRef,
+        Arc::new(StringArray::from(names)) as ArrayRef,
         Arc::new(StringArray::from(parameters)),
-        lists(inner, sketches.iter().map(|s| s.members.len()))?,
-        lists(numbers, sketches.iter().map(|_| 0))?,
+        lists(inner, lengths.into_iter())?,
+        lists(numbers, (0..count).map(|_| 0))?,
     ];
-    let structs = StructArray::try_new_with_length(section_fields(), columns, None, sketches.len())?;
-    lists(Arc::new(structs), sketches.iter().map(|_| 1))
+    let structs = StructArray::try_new_with_length(section_fields(), columns, None, count)?;
+    let each = usize::from(header.moments.is_some()) + usize::from(scales.is_some());
+    lists(Arc::new(structs), sketches.iter().map(|_| each))
 }
 
 fn missing(sketches: &[ClassSketch]) -> Result<ArrayRef> {

@@ -74,6 +74,33 @@ fn sketches_survive_arrow_and_slices() {
 }
 
 #[test]
+fn scales_of_frequencies_are_a_section_beside_second_moments_and_only_where_they_are_not_one() {
+    let moments = MomentsHeader { kind: Moments::Class, dim: 2, bounds: vec![1.0, 2.0, 4.0] };
+    for moments in [None, Some(moments)] {
+        let plain = Header { moments, ..header() };
+        let scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
+        let scaled = Header { frequency_scales: scales, ..plain.clone() };
+        for (header, extra) in [(&plain, 0), (&scaled, 1)] {
+            let sketches = [4, 0].map(|rows| {
+                let mut sketch = sketch(header, rows);
+                sketch.moment_rows = if header.moments.is_some() { rows } else { 0 };
+                sketch
+            });
+            let array = to_array(header, &sketches).unwrap();
+            assert_eq!(read_all(&array, header), sketches);
+            let sections = array.column_by_name("sections").unwrap().as_list::<i64>();
+            assert_eq!(sections.value_length(0), i64::from(header.moments.is_some()) + extra);
+            let mut column = SketchColumn::new(&array);
+            column.read(1, None).unwrap();
+            assert_eq!(column.header(), Some(header));
+        }
+        let none = Header { frequencies: 0, ..scaled };
+        let array = to_array(&none, &[ClassSketch::empty(&none)]).unwrap();
+        assert!(from_array(&array, 0).unwrap_err().to_string().contains("impossible scales"));
+    }
+}
+
+#[test]
 fn a_sketch_is_told_by_its_fields_whatever_widths_another_writer_chose() {
     assert!(is_sketch(&data_type()));
     let change = |name: &str, to: DataType| {

@@ -9,9 +9,10 @@ use crate::arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64
 use crate::error::{Error, Result};
 use crate::extract::PoolRecipe;
 use crate::kernels::sums::{all_finite, within};
-use crate::options::Moments;
+use crate::options::{FrequencyScales, Moments};
 use crate::sketch::arrow_form::{
-    MomentParameters, SECOND_MOMENTS, extractor_fields, feature_fields, kept_fields, list, section_fields,
+    FREQUENCY_SCALES, MomentParameters, SECOND_MOMENTS, ScaleParameters, extractor_fields, feature_fields, kept_fields,
+    list, section_fields,
 };
 use crate::sketch::moments::{UNITS, rows_after};
 use crate::sketch::sums::limits;
@@ -103,8 +104,9 @@ impl<'a> SketchColumn<'a> {
             Some((last, header)) if alike(last) => header,
             _ => reader.checked_header()?,
         };
-        let moments = reader.moments(&header.recipe)?;
+        let Sections { moments, scales } = reader.sections(&header)?;
         header.moments = moments.as_ref().map(|moments| moments.said.header.clone());
+        header.frequency_scales = scales;
         let sketch = reader.sketch(&header, moments)?;
         self.last = Some((row, header));
         Ok(sketch)
@@ -115,11 +117,66 @@ fn damaged(field: &str, message: impl std::fmt::Display) -> Error {
     Error::Sketch(format!("field '{field}': {message}; the sketch is damaged, make it again"))
 }
 
+/// What the sections say.
+struct Sections {
+    moments: Option<ReadMoments>,
+    scales: FrequencyScales,
+}
+
 /// The section of second moments.
 struct ReadMoments {
     said: MomentParameters,
     /// One entry an extractor.
     sums: Vec<ScalarBuffer<i64>>,
+}
+
+/// The column `name` of sections, without NULLs.
+fn section_column(sections: &StructArray, name: &str, data_type: &DataType) -> Result<ArrayRef> {
+    let path = format!("sections.{name}");
+    let column = sections.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
+    without_nulls(&path, column, data_type)
+}
+
+/// The second moments in their section, of extractors as `recipe` says.
+fn moments(section: &StructArray, recipe: &PoolRecipe) -> Result<ReadMoments> {
+    let wrong = |message: String| damaged(SECOND_MOMENTS, message);
+    let parameters = section_column(section, "parameters", &DataType::Utf8)?;
+    let said: MomentParameters =
+        serde_json::from_str(parameters.as_string::<i32>().value(0)).map_err(|e| wrong(e.to_string()))?;
+    let MomentsHeader { kind, dim, bounds } = &said.header;
+    let extractors = recipe.extractors;
+    if *kind == Moments::None || *dim == 0 || *dim > recipe.feature_len() || *dim > 1 << 16 || said.units != UNITS {
+        return Err(wrong(format!("impossible parameters, {dim} dimensions")));
+    }
+    if bounds.len() != extractors
+        || said.clipped.len() != extractors
+        || bounds.iter().any(|b| !b.is_normal() || *b < 0.0)
+    {
+        return Err(wrong(format!(
+            "expected a positive bound and a count of clipped values for each of {extractors} extractors"
+        )));
+    }
+    rows_after(said.rows, 0)?;
+    let lists = section_column(section, "integers", &list(list(DataType::Int64)))?.as_list::<i64>().value(0);
+    let lists = without_nulls("sections.integers", &lists, &list(DataType::Int64))?;
+    if lists.len() != extractors {
+        return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
+    }
+    let (sums, _) = numbers::<Int64Type>("sections.integers", &lists)?;
+    let expected = said.header.len();
+    if let Some((i, sums)) = sums.iter().enumerate().find(|(_, s)| s.len() != expected && !s.is_empty()) {
+        return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", sums.len())));
+    }
+    Ok(ReadMoments { said, sums })
+}
+
+/// The scales in the section of frequencies' scales.
+fn scales(section: &StructArray, header: &Header) -> Result<FrequencyScales> {
+    let parameters = section_column(section, "parameters", &DataType::Utf8)?;
+    let said: ScaleParameters =
+        serde_json::from_str(parameters.as_string::<i32>().value(0)).map_err(|e| damaged(FREQUENCY_SCALES, e))?;
+    let scales = FrequencyScales::new(said.scales.to_vec());
+    scales.filter(|_| header.frequencies > 0).ok_or_else(|| damaged(FREQUENCY_SCALES, "impossible scales"))
 }
 
 /// One row of an array of sketches.
@@ -241,6 +298,7 @@ impl Reader<'_> {
             pool: self.text("pool")?,
             recipe,
             frequencies: self.number("frequencies", 1 << 20)? as usize,
+            frequency_scales: FrequencyScales::default(),
             frequency_seed: self.column("frequency_seed", &DataType::UInt64)?.as_primitive::<UInt64Type>().value(0),
             reservoir: self.number("reservoir_capacity", 1 << 30)? as usize,
             numerics: self.text("numerics")?,
@@ -378,58 +436,36 @@ impl Reader<'_> {
     }
 
     /// The sections; one that this version doesn't know is refused.
-    fn moments(&self, recipe: &PoolRecipe) -> Result<Option<ReadMoments>> {
+    fn sections(&self, header: &Header) -> Result<Sections> {
+        let mut sections = Sections { moments: None, scales: FrequencyScales::default() };
         let structs = self.list("sections", &TYPES.sections)?;
         if structs.is_empty() {
-            return Ok(None);
+            return Ok(sections);
         }
         let structs = structs.as_struct();
-        let column = |name: &str, data_type: &DataType| {
-            let path = format!("sections.{name}");
-            let column = structs.column_by_name(name).ok_or_else(|| damaged(&path, "missing"))?;
-            without_nulls(&path, column, data_type)
-        };
-        let names = column("name", &DataType::Utf8)?;
-        let unknown = names.as_string::<i32>().iter().flatten().find(|name| *name != SECOND_MOMENTS);
-        if let Some(name) = unknown {
+        let names = section_column(structs, "name", &DataType::Utf8)?;
+        let names: Vec<&str> = names.as_string::<i32>().iter().flatten().collect();
+        if let Some(name) = names.iter().find(|name| ![SECOND_MOMENTS, FREQUENCY_SCALES].contains(*name)) {
             return Err(Error::Sketch(format!(
                 "a section '{}' that this version doesn't know; read it with the version that made it",
                 name.escape_debug()
             )));
         }
-        match structs.len() {
-            1 => {}
-            n => return Err(damaged("sections", format!("{n} of one name"))),
+        for known in [SECOND_MOMENTS, FREQUENCY_SCALES] {
+            let n = names.iter().filter(|name| **name == known).count();
+            if n > 1 {
+                return Err(damaged("sections", format!("{n} of one name")));
+            }
         }
-        let wrong = |message: String| damaged(SECOND_MOMENTS, message);
-        let parameters = column("parameters", &DataType::Utf8)?;
-        let said: MomentParameters =
-            serde_json::from_str(parameters.as_string::<i32>().value(0)).map_err(|e| wrong(e.to_string()))?;
-        let MomentsHeader { kind, dim, bounds } = &said.header;
-        let extractors = recipe.extractors;
-        if *kind == Moments::None || *dim == 0 || *dim > recipe.feature_len() || *dim > 1 << 16 || said.units != UNITS {
-            return Err(wrong(format!("impossible parameters, {dim} dimensions")));
+        for (i, name) in names.into_iter().enumerate() {
+            let section = structs.slice(i, 1);
+            if name == SECOND_MOMENTS {
+                sections.moments = Some(moments(&section, &header.recipe)?);
+            } else {
+                sections.scales = scales(&section, header)?;
+            }
         }
-        if bounds.len() != extractors
-            || said.clipped.len() != extractors
-            || bounds.iter().any(|b| !b.is_normal() || *b < 0.0)
-        {
-            return Err(wrong(format!(
-                "expected a positive bound and a count of clipped values for each of {extractors} extractors"
-            )));
-        }
-        rows_after(said.rows, 0)?;
-        let lists = column("integers", &list(list(DataType::Int64)))?.as_list::<i64>().value(0);
-        let lists = without_nulls("sections.integers", &lists, &list(DataType::Int64))?;
-        if lists.len() != extractors {
-            return Err(wrong(format!("sums of {} extractors, the recipe says {extractors}", lists.len())));
-        }
-        let (sums, _) = numbers::<Int64Type>("sections.integers", &lists)?;
-        let expected = said.header.len();
-        if let Some((i, sums)) = sums.iter().enumerate().find(|(_, s)| s.len() != expected && !s.is_empty()) {
-            return Err(wrong(format!("{} sums of extractor {i}, expected {expected}", sums.len())));
-        }
-        Ok(Some(ReadMoments { said, sums }))
+        Ok(sections)
     }
 
     fn reservoir(&self, header: &Header, count: u64) -> Result<Reservoir> {

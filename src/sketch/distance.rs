@@ -34,6 +34,8 @@ pub struct Distance {
 /// passed `chance` then, and five of a thousand the bound below, since 60 rows of such classes aren't normal on average.
 /// Never is it more than the bound for all distributions, `(q - 1)` times what finite numbers add, since `sum lambda^2 <= (sum lambda)^2`.
 ///
+/// That is for frequencies of one scale. Those of several have another spread at each, which adds to that variance.
+///
 /// Errors: sketches of different shapes, or without frequencies.
 pub fn distance(a: &ClassSketch, b: &ClassSketch) -> Result<Option<Distance>> {
     let lengths = |s: &ClassSketch| s.members.iter().map(|m| (m.cos.len(), m.sin.len())).collect::<Vec<_>>();

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use crate::error::{Error, Result};
 use crate::extract::{PoolRecipe, Scaling, Source};
+use crate::options::FrequencyScales;
 use crate::rows::TableScaling;
 use crate::rows::table::Missing;
 use crate::sketch::{MomentsHeader, Origin};
@@ -24,6 +25,8 @@ pub struct Header {
     pub recipe: PoolRecipe,
     /// Frequencies of the characteristic function per extractor; 0: none.
     pub frequencies: usize,
+    /// The standard deviations of the normal distributions that they are drawn from, in turn.
+    pub frequency_scales: FrequencyScales,
     /// The seed that the frequencies are drawn from and the reservoir's hash is keyed with.
     pub frequency_seed: u64,
     /// Most real rows kept per class.
@@ -75,6 +78,7 @@ impl Header {
         differ("sizes", &a.sizes, &b.sizes);
         differ("augment", &a.augment, &b.augment);
         differ("frequencies", &self.frequencies, &other.frequencies);
+        differ("frequency_scales", &self.frequency_scales, &other.frequency_scales);
         differ("frequency seed", &self.frequency_seed, &other.frequency_seed);
         differ("reservoir_per_class", &self.reservoir, &other.reservoir);
         let moments = |header: &Header| MomentsHeader::described(header.moments.as_ref());
@@ -150,6 +154,7 @@ pub(crate) mod tests {
                 augment: "none".into(),
             },
             frequencies: 4,
+            frequency_scales: FrequencyScales::default(),
             frequency_seed: 5,
             reservoir: 3,
             numerics: "portable 0.1.0 cpu".into(),
@@ -166,6 +171,9 @@ pub(crate) mod tests {
         let e = header().join(&other).unwrap_err().to_string();
         assert!(e.contains("pool fingerprint a1b2 here, c3d4 there"), "{e}");
         assert!(e.contains("width 8 here, 16 there") && !e.contains("depth"), "{e}");
+        let scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
+        let e = header().join(&Header { frequency_scales: scales, ..header() }).unwrap_err().to_string();
+        assert!(e.contains("frequency_scales 1 here, 0.5,1,2 there"), "{e}");
     }
 
     #[test]

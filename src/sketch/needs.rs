@@ -1,7 +1,7 @@
 //! The options flow in; what the sketch has to hold for them flows out.
 
 use crate::extract::PoolRecipe;
-use crate::options::{Moments, Options, Term};
+use crate::options::{FrequencyScales, Moments, Options, Term};
 
 /// Frequencies per extractor where the method needs them and the option doesn't say.
 pub const DEFAULT_FREQUENCIES: usize = 1024;
@@ -22,10 +22,15 @@ pub fn frequencies(options: &Options) -> usize {
     options.frequencies.unwrap_or(needed)
 }
 
+/// The scales of those frequencies; where there are none, the default.
+pub fn frequency_scales(options: &Options) -> FrequencyScales {
+    if frequencies(options) == 0 { FrequencyScales::default() } else { options.frequency_scales.clone() }
+}
+
 /// The second moments that the sketch carries, of how many dimensions, for features of length `feature_len`: what option `moments` says, else those of
 /// all classes together where a term of the loss needs them; `None`: none.
 pub fn moments(options: &Options, feature_len: usize) -> Option<(Moments, usize)> {
-    let needed = options.loss_terms().has(Term::Ridge);
+    let needed = options.loss_terms().need_moments();
     let kind = options.moments.unwrap_or(if needed { Moments::Pooled } else { Moments::None });
     let dim = options.moment_dim.unwrap_or(if needed { RIDGE_DIM } else { DEFAULT_DIM });
     (options.method.extracts() && kind != Moments::None).then_some((kind, dim.min(feature_len)))
@@ -42,13 +47,15 @@ mod tests {
     use crate::options::{Method, Terms};
 
     #[test]
-    fn second_moments_are_kept_where_they_are_asked_for_or_a_ridge_regression_needs_them() {
+    fn second_moments_are_kept_where_they_are_asked_for_or_a_term_needs_them() {
         let of = |options: &Options| moments(options, 2048);
         let mut options = Options { method: Method::Mean, ..Options::default() };
         assert_eq!(of(&options), None);
         options.terms = Some(Terms(vec![(Term::Mean, 1.0), (Term::Ridge, 0.1)]));
         assert_eq!(of(&options), Some((Moments::Pooled, 1024)));
         assert_eq!(moments(&options, 512), Some((Moments::Pooled, 512)));
+        options.terms = Some(Terms(vec![(Term::Characteristic, 1.0), (Term::Calibration, 0.1)]));
+        assert_eq!(of(&options), Some((Moments::Pooled, 1024)));
         options.moments = Some(Moments::None);
         assert_eq!(of(&options), None);
         let asked = Options { moments: Some(Moments::Class), method: Method::Mean, ..Options::default() };
@@ -65,5 +72,10 @@ mod tests {
         assert_eq!(of(Method::Characteristic, None), DEFAULT_FREQUENCIES);
         assert_eq!(of(Method::Mean, Some(16)), 16);
         assert_eq!(of(Method::Auto, Some(0)), 0);
+        let frequency_scales = FrequencyScales::new(vec![0.5, 2.0]).unwrap();
+        let scaled = Options { frequency_scales: frequency_scales.clone(), ..Options::default() };
+        assert_eq!(super::frequency_scales(&scaled), frequency_scales);
+        let without = Options { method: Method::Mean, ..scaled };
+        assert_eq!(super::frequency_scales(&without), FrequencyScales::default());
     }
 }

@@ -66,6 +66,7 @@ impl Sketcher {
             pool: pool.fingerprint().to_string(),
             recipe: pool.recipe().clone(),
             frequencies: needs::frequencies(options),
+            frequency_scales: needs::frequency_scales(options),
             frequency_seed: options.seed,
             reservoir: options.reservoir(pool.recipe().shape),
             numerics: format!("{} {} {device}", kernels::path(), env!("CARGO_PKG_VERSION")),
@@ -155,7 +156,8 @@ impl Sketcher {
         Ok(times)
     }
 
-    /// The frequencies of extractor `member`, `[feature_len, frequencies]`, on the pool's device: t ~ N(0, I), for L2-normalised features.
+    /// The frequencies of extractor `member`, `[feature_len, frequencies]`, on the pool's device: t ~ N(0, s^2 I) with the header's scales s in turn, for
+    /// L2-normalised features.
     pub fn frequencies(header: &Header, member: usize, device: &Device) -> Result<Tensor> {
         Ok(projection::draw(header, member, device)?.tensor(device)?)
     }

@@ -98,6 +98,7 @@ impl ExtractExec {
                 pool: String::new(),
                 recipe,
                 frequencies,
+                frequency_scales: needs::frequency_scales(options),
                 frequency_seed: options.seed,
                 reservoir,
                 numerics: String::new(),

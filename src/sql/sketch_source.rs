@@ -12,7 +12,7 @@ use datafusion::physical_plan::collect;
 use super::{fetch, union_agg};
 use crate::error::Error;
 use crate::extract::Source;
-use crate::options::{Input, Layers, Network, Options, Sizes};
+use crate::options::{FrequencyScales, Input, Layers, Network, Options, Sizes};
 use crate::rows::Layout;
 use crate::sketch::{self, Header, Origin};
 
@@ -129,6 +129,7 @@ fn check_options(options: &Options, header: &Header) -> crate::Result<()> {
     let augment = Some(options.augment.clone()).filter(|a| a != "none");
     let layers = Some(options.layers).filter(|l| *l != Layers::Last).map(|l| l.to_string());
     let sizes = Some(options.sizes).filter(|s| *s != Sizes::Same).map(|s| s.to_string());
+    let scales = Some(&options.frequency_scales).filter(|s| **s != FrequencyScales::default()).map(|s| s.to_string());
     for (name, asked, found) in [
         ("extractors", asked(options.extractors), recipe.extractors.to_string()),
         ("network", network, recipe.network.to_string()),
@@ -138,6 +139,7 @@ fn check_options(options: &Options, header: &Header) -> crate::Result<()> {
         ("sizes", sizes, recipe.sizes.to_string()),
         ("augment", augment, recipe.augment.clone()),
         ("frequencies", asked(options.frequencies), header.frequencies.to_string()),
+        ("frequency_scales", scales, header.frequency_scales.to_string()),
         ("reservoir_per_class", asked(options.reservoir_per_class), header.reservoir.to_string()),
     ] {
         if let Some(asked) = asked.filter(|asked| *asked != found) {

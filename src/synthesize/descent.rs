@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
-use crate::objective::{Characteristic, Groups, Mean, Objective, Ridge, one_hot};
+use crate::objective::{Calibration, Characteristic, Groups, Mean, Objective, Ridge, one_hot};
 use crate::options::{LabelKind, OptimizerKind, Options, Term};
 use crate::random;
 use crate::rows::{Mosaic, Shape};
@@ -35,7 +35,7 @@ pub(crate) struct Descent<'a> {
     groups: Groups,
     /// What makes those of stored rows; `None`: they are the same.
     unpack: Option<Unpack>,
-    objectives: Vec<(f64, Box<dyn Objective>)>,
+    objectives: Vec<(f64, Box<dyn Objective + 'a>)>,
     pub(crate) rows_at_once: usize,
 }
 
@@ -58,12 +58,13 @@ impl<'a> Descent<'a> {
         mosaic: Option<Mosaic>,
     ) -> Result<Self> {
         let unpack = unpack(mosaic, pool)?;
-        let mut objectives: Vec<(f64, Box<dyn Objective>)> = vec![];
+        let mut objectives: Vec<(f64, Box<dyn Objective + 'a>)> = vec![];
         for (term, weight) in &recipe.terms.0 {
-            let objective: Box<dyn Objective> = match term {
+            let objective: Box<dyn Objective + 'a> = match term {
                 Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
-                Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool.device())?),
+                Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool)?),
                 Term::Ridge => Box::new(Ridge::new(sketches, pool.device())?),
+                Term::Calibration => Box::new(Calibration::new(sketches, pool.device())?),
             };
             objectives.push((*weight, objective));
         }

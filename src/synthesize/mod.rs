@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
-use crate::objective::{Groups, Ridge, one_hot};
+use crate::objective::{Calibration, Characteristic, Groups, Ridge, one_hot};
 use crate::options::{LabelKind, Options, Term};
 use crate::rows::{Label, Mosaic, Rows, Shape};
 use crate::sketch::Sketches;
@@ -178,8 +178,14 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let networks = sketches.header.recipe.network_bytes(!options.method.selects());
     let count = allotment.iter().sum::<usize>() * options.packed();
     let rows = count * sketches.header.recipe.input_shape().len() * size_of::<f32>();
-    let ridge = options.loss_terms().has(Term::Ridge);
-    let objective_bytes = if ridge { Ridge::bytes_of(&sketches.header, sketches.classes.len()) } else { 0 };
+    let (header, classes) = (&sketches.header, sketches.classes.len());
+    let term_bytes = |term: Term| match term {
+        Term::Ridge => Ridge::bytes_of(header, classes),
+        Term::Calibration => Calibration::bytes_of(header, classes),
+        Term::Characteristic => Characteristic::learned_bytes(sketches, options, count),
+        Term::Mean => 0,
+    };
+    let objective_bytes: usize = options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum();
     let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {
         true => 0,
         false => unroll::working_bytes(sketches, count)?,

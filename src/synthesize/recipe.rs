@@ -66,6 +66,13 @@ impl Recipe {
                     .into(),
             ));
         }
+        if options.learned_frequencies > 0 && !terms.has(Term::Characteristic) {
+            return Err(Error::Sketch(
+                "frequencies are learned beside those of the sketch, this one has none; make it with frequencies => 1024, or use \
+                 learned_frequencies => 0"
+                    .into(),
+            ));
+        }
         let steps = match ipc {
             0..=10 => 1000,
             11..=50 => 600,
@@ -74,8 +81,8 @@ impl Recipe {
         let rate = match options.optimizer {
             // Adam's steps are as large as the rate, whatever the loss's unit.
             OptimizerKind::Adam => 0.05,
-            // The characteristic function's loss is a mean over classes and frequencies, a ridge regression's a mean over rows.
-            OptimizerKind::Sgd if terms.has(Term::Characteristic) || terms.has(Term::Ridge) => 100.0,
+            // The characteristic function's loss is a mean over classes and frequencies, those of ridge regressions are means over rows.
+            OptimizerKind::Sgd if terms.has(Term::Characteristic) || terms.need_moments() => 100.0,
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
@@ -134,6 +141,10 @@ mod tests {
         assert_eq!(choose(Method::Auto).unwrap().terms, mean());
         let e = choose(Method::Characteristic).unwrap_err().to_string();
         assert!(e.contains("frequencies => 1024") && e.contains("'mean'"), "{e}");
+        let options = Options { learned_frequencies: 8, ..Options::default() };
+        Recipe::choose(&options, &header(4), 10).unwrap();
+        let e = Recipe::choose(&options, &header(0), 10).unwrap_err().to_string();
+        assert!(e.contains("learned_frequencies => 0"), "{e}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use super::descent::Gradient;
 use super::*;
 use crate::objective;
-use crate::options::{Allocation, Init, LabelKind, Method, OptimizerKind};
+use crate::options::{Allocation, Init, LabelKind, Method, OptimizerKind, Terms};
 use crate::random;
 use crate::rows::Rows;
 use crate::sketch::{ClassSketch, Sketcher};
@@ -109,6 +109,25 @@ fn rows_are_sorted_by_label_and_without_steps_they_are_real_rows() {
         let same = |i: &usize| rows.row(*i).iter().zip(row).all(|(a, b)| (a - b).abs() < 1e-3);
         assert!((0..60).filter(|i| rows.labels[*i] == *label).any(|i| same(&i)));
     }
+}
+
+#[test]
+fn with_learned_frequencies_and_calibration_bytes_are_the_same_for_any_number_of_threads_and_others_than_without() {
+    let rows = pictures(30);
+    let terms = Some(Terms(vec![(Term::Characteristic, 1.0), (Term::Calibration, 0.1)]));
+    let options = Options { terms, ..options() };
+    let sketches = sketches(&options, &rows);
+    let on = |threads: usize, options: &Options| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&sketches, options).0.values)
+    };
+    let learned = Options { learned_frequencies: 20, ..options.clone() };
+    let one = on(1, &learned);
+    assert_eq!(one, on(3, &learned));
+    assert_ne!(one, on(1, &options));
+    let more = working_bytes(&sketches, &learned).unwrap() - working_bytes(&sketches, &options).unwrap();
+    // Of each of three extractors, the features of 30 rows at least.
+    assert!(more > 3 * 30 * sketches.header.recipe.feature_len() * 4, "{more}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod failures;
 mod imbalance;
 mod memory;
 mod mosaic;
+mod ncfm;
 mod output;
 mod plans;
 mod queries;

@@ -44,6 +44,7 @@ const OPTIONS: &[&str] = &[
     "perturb",
     "pool_file",
     "frequencies",
+    "frequency_scales",
     "init",
     "augment",
     "image_size",

@@ -1,18 +1,23 @@
 //! Characteristic functions, amplitude and phase apart (NCFM, Wang et al., CVPR 2025, equations 5 and 6).
 
+mod learned;
+mod player;
+mod target;
+
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{D, Device, Tensor};
 
 use crate::error::Result;
+use crate::extract::Pool;
 use crate::kernels::{Frequencies, characteristic};
 use crate::objective::{Groups, Objective, of_member};
 use crate::options::Options;
 use crate::sketch::projection;
 use crate::sketch::{Header, NORM_EPSILON, Sketches};
-
-/// Inside the square roots of amplitudes and of the distance: their gradients stay finite at 0.
-const ROOT_EPSILON: f64 = 1e-12;
+use learned::Learned;
+use player::Player;
+use target::{Target, Weights};
 
 /// Mean over frequencies and classes of the characteristic-function discrepancy.
 ///
@@ -25,66 +30,30 @@ const ROOT_EPSILON: f64 = 1e-12;
 /// `(|P_r| - |P_s|)^2 + 2 (|P_r| |P_s| - Re Re - Im Im)`, it is computed as `sqrt((a - b)(|P_r| - |P_s|)^2 + b |P_r - P_s|^2)`, which doesn't
 /// lose small distances to cancellation.
 ///
-/// `P_r` is of n rows. Of the rows behind them it is an unbiased estimate, but `|P_r|^2` is too large by `(1 - |P|^2) / n` on average: the amplitude is that of the unbiased
-/// `(n |P_r|^2 - 1) / (n - 1)`, which matters for classes of few rows. `|P_r - P_s|^2` is too large by as much, whatever the synthetic rows: it is left as it is, since
-/// under the root a constant taken off would give distances near it gradients without bound.
+/// What a finite number of real rows adds to amplitudes on average is taken off.
 ///
-/// With `min_max` the mean over frequencies is a weighted one, and the weights are the other player of NCFM's game (equation 3), who looks for the frequencies that tell real and synthetic rows
-/// apart. There it is a network that proposes frequencies; here it chooses among those that the sketch holds, by multiplicative weights (Freund and Schapire 1999): after each step, those of
-/// the step's extractor are multiplied by `exp(min_max (gap / mean gap - 1))`, gap the mean over the classes, then scaled to a mean of 1 and mixed with a tenth of equal weights.
+/// Two options bring in the other player of NCFM's game (equation 3), who looks for frequencies that tell real and synthetic rows apart, while the rows are moved so that they don't. There
+/// it is a network that proposes frequencies. With `min_max` it weighs those of the sketch: the mean over frequencies is a weighted one. With `learned_frequencies` it
+/// has L frequencies of its own beside the sketch's F, on which it climbs: the loss is `(F L_sketch + L L_own) / (F + L)`. States of the rows are compared by the plain mean
+/// over the sketch's frequencies, which doesn't move.
 #[derive(Debug)]
-pub struct Characteristic {
+pub struct Characteristic<'a> {
     header: Header,
-    alpha: f64,
-    beta: f64,
+    weights: Weights,
     targets: Vec<Target>,
     /// Drawn when an extractor is first used.
     frequencies: Vec<OnceLock<Frequencies>>,
-    min_max: f64,
-    player: Mutex<Player>,
+    /// The player of the frequencies' weights, see option `min_max`.
+    player: Option<Mutex<Player>>,
+    /// The one who learns frequencies, see option `learned_frequencies`.
+    learned: Option<Learned<'a>>,
 }
 
-/// The player of the frequencies' weights.
-#[derive(Debug, Default)]
-struct Player {
-    /// Of each extractor, `[frequencies]`; none yet: all alike.
-    weights: Vec<Option<Tensor>>,
-    /// The extractor of the last loss and its gaps, `[frequencies]`.
-    last: Option<(usize, Tensor)>,
-}
-
-/// The share of equal weights in the player's.
-const EQUAL: f64 = 0.1;
-
-/// The real rows' characteristic functions for one extractor, `[classes, frequencies]` each.
-#[derive(Debug)]
-struct Target {
-    real: Tensor,
-    imaginary: Tensor,
-    /// Corrected for the number of rows.
-    amplitude: Tensor,
-}
-
-impl Target {
-    /// Of classes of `counts` rows.
-    fn new(real: Tensor, imaginary: Tensor, counts: &[u64]) -> candle_core::Result<Self> {
-        let column = |of: fn(f64) -> f64| {
-            let values: Vec<f32> = counts.iter().map(|n| of(*n as f64) as f32).collect();
-            Tensor::from_vec(values, (counts.len(), 1), real.device())
-        };
-        let squared = (real.sqr()? + imaginary.sqr()?)?;
-        // One row tells nothing of the spread: it is taken as it is.
-        let excess = column(|n| if n > 1.0 { 1.0 / (n - 1.0) } else { 0.0 })?;
-        let excess = squared.affine(-1.0, 1.0)?.relu()?.broadcast_mul(&excess)?;
-        let amplitude = ((squared - &excess)?.relu()? + ROOT_EPSILON)?.sqrt()?;
-        Ok(Self { real, imaginary, amplitude })
-    }
-}
-
-impl Characteristic {
-    /// Targets and frequencies from `sketches`; `alpha` and `beta` from `options`.
-    pub fn new(sketches: &Sketches, options: &Options, device: &Device) -> Result<Self> {
-        let (classes, members) = (sketches.classes.len(), sketches.header.recipe.extractors);
+impl<'a> Characteristic<'a> {
+    /// Targets and frequencies from `sketches`; `alpha`, `beta`, `min_max` and `learned_frequencies` from `options`. `pool` are the extractors of the sketches. Fails for
+    /// sketches that keep no rows of a class, where frequencies are to be learned.
+    pub fn new(sketches: &Sketches, options: &Options, pool: &'a Pool) -> Result<Self> {
+        let (classes, members, device) = (sketches.classes.len(), sketches.header.recipe.extractors, pool.device());
         let target = |member: usize| -> Result<Target> {
             let (mut real, mut imaginary) = (vec![], vec![]);
             for sketch in sketches.classes.values() {
@@ -98,15 +67,24 @@ impl Characteristic {
             let counts: Vec<u64> = sketches.classes.values().map(|sketch| sketch.count).collect();
             Ok(Target::new(real, imaginary, &counts)?)
         };
+        let weights = Weights { alpha: options.alpha, beta: options.beta };
+        let learned = match options.learned_frequencies {
+            0 => None,
+            count => Some(Learned::new(sketches, pool, count, options.seed, weights)?),
+        };
         Ok(Self {
             header: sketches.header.clone(),
-            alpha: options.alpha,
-            beta: options.beta,
+            weights,
             targets: (0..members).map(target).collect::<Result<_>>()?,
             frequencies: (0..members).map(|_| OnceLock::new()).collect(),
-            min_max: options.min_max,
-            player: Mutex::new(Player { weights: vec![None; members], last: None }),
+            player: (options.min_max != 0.0).then(|| Mutex::new(Player::new(options.min_max, members))),
+            learned,
         })
+    }
+
+    /// Bytes of memory that learning frequencies takes for `rows` synthetic rows, beside the sketches.
+    pub fn learned_bytes(sketches: &Sketches, options: &Options, rows: usize) -> usize {
+        learned::bytes(sketches, options.learned_frequencies, rows)
     }
 
     fn frequencies(&self, member: usize, device: &Device) -> candle_core::Result<&Frequencies> {
@@ -117,46 +95,36 @@ impl Characteristic {
         let drawn = projection::draw(&self.header, member, device).map_err(candle_core::Error::wrap)?;
         Ok(slot.get_or_init(|| drawn))
     }
-}
 
-fn amplitude(real: &Tensor, imaginary: &Tensor) -> candle_core::Result<Tensor> {
-    ((real.sqr()? + imaginary.sqr()?)? + ROOT_EPSILON)?.sqrt()
-}
-
-impl Characteristic {
-    /// The discrepancy of each class at each frequency, `[classes, frequencies]`.
+    /// The discrepancy of each class at each of the sketch's frequencies, `[classes, frequencies]`; of normalised features.
     fn gaps(&self, member: usize, features: &Tensor, groups: &Groups) -> candle_core::Result<Tensor> {
-        let target = of_member(&self.targets, member)?;
         let frequencies = self.frequencies(member, features.device())?;
-        let norm = (features.sqr()?.sum_keepdim(D::Minus1)? + NORM_EPSILON)?.sqrt()?;
-        let (real, imaginary) = characteristic(&features.broadcast_div(&norm)?, frequencies, groups)?;
-        let apart = ((&real - &target.real)?.sqr()? + (&imaginary - &target.imaginary)?.sqr()?)?;
-        let mut squared = (apart * self.beta)?;
-        if self.alpha != self.beta {
-            let amplitudes = (amplitude(&real, &imaginary)? - &target.amplitude)?.sqr()?;
-            // Never negative but for rounding and the correction.
-            squared = (squared + (amplitudes * (self.alpha - self.beta))?)?.relu()?;
-        }
-        (squared + ROOT_EPSILON)?.sqrt()
+        let (real, imaginary) = characteristic(features, frequencies, groups)?;
+        of_member(&self.targets, member)?.gaps((&real, &imaginary), self.weights)
     }
 }
 
-impl Objective for Characteristic {
+/// Each row of norm 1.
+fn normalised(features: &Tensor) -> candle_core::Result<Tensor> {
+    let norm = (features.sqr()?.sum_keepdim(D::Minus1)? + NORM_EPSILON)?.sqrt()?;
+    features.broadcast_div(&norm)
+}
+
+impl Objective for Characteristic<'_> {
     fn name(&self) -> &'static str {
         "characteristic"
     }
 
     fn loss(&self, member: usize, features: &Tensor, groups: &Groups, _labels: &Tensor) -> candle_core::Result<Tensor> {
-        let gaps = self.gaps(member, features, groups)?;
-        if self.min_max == 0.0 {
-            return gaps.mean_all();
-        }
-        let mut player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
-        player.last = Some((member, gaps.detach().mean(0)?));
-        match player.weights.get(member).and_then(Option::as_ref) {
-            Some(weights) => gaps.broadcast_mul(weights)?.mean_all(),
-            None => gaps.mean_all(),
-        }
+        let features = normalised(features)?;
+        let gaps = self.gaps(member, &features, groups)?;
+        let of_sketch = match &self.player {
+            Some(player) => player.lock().unwrap_or_else(PoisonError::into_inner).mean(member, &gaps)?,
+            None => gaps.mean_all()?,
+        };
+        let Some(learned) = &self.learned else { return Ok(of_sketch) };
+        let share = learned.count() as f64 / (learned.count() + self.header.frequencies) as f64;
+        (of_sketch * (1.0 - share))? + (learned.loss(member, &features, groups)? * share)?
     }
 
     fn judged(
@@ -166,22 +134,14 @@ impl Objective for Characteristic {
         groups: &Groups,
         _labels: &Tensor,
     ) -> candle_core::Result<Tensor> {
-        self.gaps(member, features, groups)?.mean_all()
+        self.gaps(member, &normalised(features)?, groups)?.mean_all()
     }
 
     fn respond(&self) -> candle_core::Result<()> {
-        let mut player = self.player.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((member, gaps)) = player.last.take() else { return Ok(()) };
-        let mean = gaps.mean_all()?.to_scalar::<f32>()?;
-        let Some(weights) = player.weights.get_mut(member).filter(|_| mean > 0.0) else { return Ok(()) };
-        let factors = gaps.affine(self.min_max / f64::from(mean), -self.min_max)?.exp()?;
-        let new = match weights {
-            Some(old) => (factors * &*old)?,
-            None => factors,
-        };
-        let scale = (1.0 - EQUAL) / f64::from(new.mean_all()?.to_scalar::<f32>()?).max(f64::MIN_POSITIVE);
-        *weights = Some(new.affine(scale, EQUAL)?);
-        Ok(())
+        if let Some(player) = &self.player {
+            player.lock().unwrap_or_else(PoisonError::into_inner).respond()?;
+        }
+        self.learned.as_ref().map_or(Ok(()), Learned::respond)
     }
 }
 
@@ -189,6 +149,7 @@ impl Objective for Characteristic {
 mod tests {
     use candle_core::Var;
 
+    use super::player::EQUAL;
     use super::*;
     use crate::kernels::characteristic_reference;
     use crate::objective::gradient_check;
@@ -204,7 +165,7 @@ mod tests {
     }
 
     /// An objective whose targets are the characteristic functions of `real` `[21, 20]`, seven rows a class.
-    fn objective(real: &Tensor, alpha: f64, beta: f64) -> Characteristic {
+    fn objective(real: &Tensor, alpha: f64, beta: f64) -> Characteristic<'static> {
         let frequencies = frequencies(20, 150);
         let norm = real.sqr().unwrap().sum_keepdim(D::Minus1).unwrap().sqrt().unwrap();
         let (real, imaginary) =
@@ -213,8 +174,7 @@ mod tests {
         let target = Target::new(real, imaginary, &[u64::MAX; 3]).unwrap();
         let header = crate::sketch::Header { frequencies: 150, ..crate::sketch::test_header() };
         let (targets, frequencies) = (vec![target], vec![OnceLock::from(frequencies)]);
-        let player = Mutex::new(Player { weights: vec![None], last: None });
-        Characteristic { header, alpha, beta, targets, frequencies, min_max: 0.0, player }
+        Characteristic { header, weights: Weights { alpha, beta }, targets, frequencies, player: None, learned: None }
     }
 
     fn real_rows() -> Tensor {
@@ -297,7 +257,7 @@ mod tests {
         let mut objective = objective(&real, 0.5, 0.5);
         let value = |loss: Tensor| f64::from(loss.to_scalar::<f32>().unwrap());
         let plain = value(objective.loss(0, &synthetic, &groups, &synthetic).unwrap());
-        objective.min_max = 0.5;
+        objective.player = Some(Mutex::new(Player::new(0.5, 1)));
         let mut before = plain;
         for _ in 0..5 {
             let weighted = value(objective.loss(0, &synthetic, &groups, &synthetic).unwrap());
@@ -308,7 +268,7 @@ mod tests {
             assert!((judged - plain).abs() < 1e-6);
         }
         assert!(before > 1.05 * plain, "{before} {plain}");
-        let player = objective.player.lock().unwrap();
+        let player = objective.player.as_ref().unwrap().lock().unwrap();
         let weights: Vec<f32> = player.weights[0].as_ref().unwrap().to_vec1().unwrap();
         let mean = weights.iter().sum::<f32>() / 150.0;
         assert!((mean - 1.0).abs() < 1e-4 && weights.iter().all(|w| *w >= EQUAL as f32), "{weights:?}");
