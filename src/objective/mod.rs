@@ -8,6 +8,7 @@ pub use crate::kernels::Groups;
 pub use characteristic::Characteristic;
 pub use mean::Mean;
 pub use ridge::Ridge;
+pub(crate) use ridge::{RIDGE, Target, moments_of, with_ones};
 
 use candle_core::{Device, Result, Tensor};
 

@@ -9,7 +9,7 @@ use crate::objective::{Groups, Objective, of_member};
 use crate::sketch::{Header, MOMENT_UNITS, MomentsHeader, Sketches, moment_projection};
 
 /// What is added to the diagonal of the synthetic rows' kernel, as a share of its mean.
-const RIDGE: f64 = 1e-3;
+pub(crate) const RIDGE: f64 = 1e-3;
 
 /// Mean squared error of the readout that is fitted to the synthetic rows, over all real rows.
 ///
@@ -30,35 +30,22 @@ pub struct Ridge {
     targets: Vec<Target>,
 }
 
-/// What the loss of one extractor needs.
+/// What the loss of one extractor needs: the real rows' moments.
 #[derive(Debug)]
-struct Target {
+pub(crate) struct Target {
     /// `G`, `[d + 1, d + 1]`.
-    second: Tensor,
+    pub(crate) second: Tensor,
     /// `C`, `[d + 1, classes]`.
-    cross: Tensor,
+    pub(crate) cross: Tensor,
     /// `[feature_len, d]`; `None`: features as they are.
-    projection: Option<Tensor>,
+    pub(crate) projection: Option<Tensor>,
 }
 
 impl Ridge {
     /// Targets from `sketches`, which have second moments of the rows that they count.
     pub fn new(sketches: &Sketches, device: &Device) -> Result<Self> {
-        let Some(moments) = &sketches.header.moments else {
-            return Err(Error::Sketch(
-                "a ridge regression's loss needs second moments, this sketch has none; make it with moments => 'pooled' and moment_dim => \
-                 1024, or use method => 'characteristic' or 'mean'"
-                    .into(),
-            ));
-        };
-        let rows: u64 = sketches.classes.values().map(|s| s.count).sum();
-        let counted: u64 = sketches.classes.values().map(|s| s.moment_rows).sum();
-        if rows != counted {
-            return Err(Error::Sketch(format!(
-                "the classes have {rows} rows, their second moments were taken of {counted}: of moments => 'pooled' all classes of a source \
-                 are needed, none added or left out; make the sketches with moments => 'class'"
-            )));
-        }
+        let instead = "use method => 'characteristic' or 'mean'";
+        let moments = moments_of(sketches, "a ridge regression's loss", instead)?;
         let members = 0..sketches.header.recipe.extractors;
         Ok(Self {
             targets: members.map(|member| Target::new(sketches, moments, member, device)).collect::<Result<_>>()?,
@@ -74,8 +61,27 @@ impl Ridge {
     }
 }
 
+/// What the header says of the second moments, which must be those of all rows; an error says that `user` needs them, and what to do `instead`.
+pub(crate) fn moments_of<'a>(sketches: &'a Sketches, user: &str, instead: &str) -> Result<&'a MomentsHeader> {
+    let Some(moments) = &sketches.header.moments else {
+        return Err(Error::Sketch(format!(
+            "{user} needs second moments, this sketch has none; make it with moments => 'pooled' and moment_dim => 1024, or {instead}"
+        )));
+    };
+    let rows: u64 = sketches.classes.values().map(|s| s.count).sum();
+    let counted: u64 = sketches.classes.values().map(|s| s.moment_rows).sum();
+    if rows != counted {
+        return Err(Error::Sketch(format!(
+            "the classes have {rows} rows, their second moments were taken of {counted}: of moments => 'pooled' all classes of a source \
+             are needed, none added or left out; make the sketches with moments => 'class'"
+        )));
+    }
+    Ok(moments)
+}
+
 impl Target {
-    fn new(sketches: &Sketches, moments: &MomentsHeader, member: usize, device: &Device) -> Result<Self> {
+    /// Of extractor `member`, by the `moments` that [`moments_of`] gives.
+    pub(crate) fn new(sketches: &Sketches, moments: &MomentsHeader, member: usize, device: &Device) -> Result<Self> {
         let (d, classes, feature_len) = (moments.dim, sketches.classes.len(), sketches.header.recipe.feature_len());
         let rows = sketches.classes.values().map(|s| s.count).sum::<u64>().max(1) as f64;
         let shares: Vec<f32> = sketches.classes.values().map(|s| (s.count as f64 / rows) as f32).collect();
@@ -113,6 +119,16 @@ impl Target {
     }
 }
 
+/// `features` `[rows, feature_len]` as the moments were taken of them, with a column of ones: `[rows, d + 1]`.
+pub(crate) fn with_ones(features: &Tensor, projection: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    let features = match projection {
+        Some(projection) => features.matmul(projection)?,
+        None => features.clone(),
+    };
+    let ones = Tensor::ones((features.dim(0)?, 1), features.dtype(), features.device())?;
+    Tensor::cat(&[&features, &ones], 1)
+}
+
 impl Objective for Ridge {
     fn name(&self) -> &'static str {
         "ridge"
@@ -121,11 +137,7 @@ impl Objective for Ridge {
     fn loss(&self, member: usize, features: &Tensor, groups: &Groups, labels: &Tensor) -> candle_core::Result<Tensor> {
         let Target { second, cross, projection } = of_member(&self.targets, member)?;
         let (n, device) = (groups.rows(), features.device());
-        let features = match projection {
-            Some(projection) => features.matmul(projection)?,
-            None => features.clone(),
-        };
-        let features = Tensor::cat(&[&features, &Tensor::ones((n, 1), features.dtype(), device)?], 1)?;
+        let features = with_ones(features, projection.as_ref())?;
         let transposed = features.t()?.contiguous()?;
         let kernel = features.matmul(&transposed)?;
         let ridge = (features.sqr()?.sum_all()? * (RIDGE / n as f64))?;
@@ -200,7 +212,7 @@ mod tests {
     fn by_rows(rows: &Rows, pool: &Pool, sketches: &Sketches, dim: usize, features: &Tensor, labels: &Tensor) -> f64 {
         let wants = Wants { input: false, weights: false, parallel: false };
         let real = pool.features(1, &pool.scale(&rows.values).unwrap(), wants).unwrap();
-        let with_ones = |f: &Tensor| {
+        let widened = |f: &Tensor| {
             let f = match moment_projection(&sketches.header, 1, dim) {
                 Some(p) => f.matmul(&Tensor::from_vec(p, (WIDTH, dim), &Device::Cpu).unwrap()).unwrap(),
                 None => f.clone(),
@@ -208,7 +220,7 @@ mod tests {
             let ones = Tensor::ones((f.dim(0).unwrap(), 1), DType::F32, &Device::Cpu).unwrap();
             Tensor::cat(&[&f, &ones], 1).unwrap().to_dtype(DType::F64).unwrap()
         };
-        let (real, synthetic) = (with_ones(&real), with_ones(features));
+        let (real, synthetic) = (widened(&real), widened(features));
         let labels = labels.to_dtype(DType::F64).unwrap();
         let n = synthetic.dim(0).unwrap();
         let kernel = synthetic.matmul(&synthetic.t().unwrap()).unwrap();

@@ -8,6 +8,7 @@ mod imbalance;
 mod memory;
 mod mosaic;
 mod output;
+mod passes;
 mod plans;
 mod queries;
 mod ridge;
