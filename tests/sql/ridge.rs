@@ -120,7 +120,7 @@ async fn a_teacher_of_all_real_rows_says_what_the_finished_rows_are() {
     assert!(shares(&taught).iter().flatten().any(|share| *share > 0.0 && *share < 1.0));
 
     let (learned, both) = (rows(&ctx, &ridge("learned")).await.unwrap(), rows(&ctx, &ridge("both")).await.unwrap());
-    assert_eq!(pixels(&learned), pixels(&both));
+    assert_eq!(&pixels(&learned), &pixels(&both));
     assert_ne!(shares(&learned), shares(&both));
     // Mosaics, unrolled training and further passes go with it, and so does a set without a step.
     for more in [", mosaic => 2", ", unroll => 2", ", passes => 2"] {
