@@ -8,7 +8,7 @@ pub use crate::kernels::Groups;
 pub use characteristic::Characteristic;
 pub use mean::Mean;
 pub use ridge::Ridge;
-pub(crate) use ridge::{RIDGE, Target, moments_of, with_ones};
+pub(crate) use ridge::{RIDGE, Target, moments_of};
 
 use candle_core::{Device, Result, Tensor};
 

@@ -119,16 +119,6 @@ impl Target {
     }
 }
 
-/// `features` `[rows, feature_len]` as the moments were taken of them, with a column of ones: `[rows, d + 1]`.
-pub(crate) fn with_ones(features: &Tensor, projection: Option<&Tensor>) -> candle_core::Result<Tensor> {
-    let features = match projection {
-        Some(projection) => features.matmul(projection)?,
-        None => features.clone(),
-    };
-    let ones = Tensor::ones((features.dim(0)?, 1), features.dtype(), features.device())?;
-    Tensor::cat(&[&features, &ones], 1)
-}
-
 impl Objective for Ridge {
     fn name(&self) -> &'static str {
         "ridge"
@@ -137,7 +127,11 @@ impl Objective for Ridge {
     fn loss(&self, member: usize, features: &Tensor, groups: &Groups, labels: &Tensor) -> candle_core::Result<Tensor> {
         let Target { second, cross, projection } = of_member(&self.targets, member)?;
         let (n, device) = (groups.rows(), features.device());
-        let features = with_ones(features, projection.as_ref())?;
+        let features = match projection {
+            Some(projection) => features.matmul(projection)?,
+            None => features.clone(),
+        };
+        let features = Tensor::cat(&[&features, &Tensor::ones((n, 1), features.dtype(), device)?], 1)?;
         let transposed = features.t()?.contiguous()?;
         let kernel = features.matmul(&transposed)?;
         let ridge = (features.sqr()?.sum_all()? * (RIDGE / n as f64))?;
@@ -212,7 +206,7 @@ mod tests {
     fn by_rows(rows: &Rows, pool: &Pool, sketches: &Sketches, dim: usize, features: &Tensor, labels: &Tensor) -> f64 {
         let wants = Wants { input: false, weights: false, parallel: false };
         let real = pool.features(1, &pool.scale(&rows.values).unwrap(), wants).unwrap();
-        let widened = |f: &Tensor| {
+        let with_ones = |f: &Tensor| {
             let f = match moment_projection(&sketches.header, 1, dim) {
                 Some(p) => f.matmul(&Tensor::from_vec(p, (WIDTH, dim), &Device::Cpu).unwrap()).unwrap(),
                 None => f.clone(),
@@ -220,7 +214,7 @@ mod tests {
             let ones = Tensor::ones((f.dim(0).unwrap(), 1), DType::F32, &Device::Cpu).unwrap();
             Tensor::cat(&[&f, &ones], 1).unwrap().to_dtype(DType::F64).unwrap()
         };
-        let (real, synthetic) = (widened(&real), widened(features));
+        let (real, synthetic) = (with_ones(&real), with_ones(features));
         let labels = labels.to_dtype(DType::F64).unwrap();
         let n = synthetic.dim(0).unwrap();
         let kernel = synthetic.matmul(&synthetic.t().unwrap()).unwrap();

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use crate::error::Result;
 use crate::extract::Pool;
 use crate::kernels::{Groups, Wants, ridge_solve};
-use crate::objective::{RIDGE, Target, moments_of, with_ones};
+use crate::objective::{RIDGE, Target, moments_of};
 use crate::sketch::Sketches;
 use crate::synthesize::SoftLabels;
 use crate::synthesize::unpack::Unpack;
@@ -15,16 +15,19 @@ const ROWS_AT_ONCE: usize = 1024;
 
 /// The readout that ridge regression fits to the features of *all* real rows, one an extractor.
 ///
-/// With `f` a real row's features and a one, `y` its label (one-hot less 1 / classes), `G = E[f f^T]` and `C = E[f y^T]`, which are sums over rows and so in the
-/// sketch, an extractor's readout is
+/// With `f` a real row's features, `y` its one-hot label, `p = E[y]` the classes' shares of the rows, `G = E[f f^T]` and `C = E[f (y - p)^T]`, which are sums over
+/// rows and so in the sketch, an extractor's readout is
 ///
 /// `W = (G + r mean(diag(G)) I)^-1 C`,
 ///
-/// the primal form of what [`Ridge`](crate::objective::Ridge) fits to synthetic rows. Least squares on one-hot labels estimates the shares of the classes
-/// themselves, so there is no temperature: what a row gets is the mean of `W^T f` over the extractors and 1 / classes, what is negative cut off, no class
+/// the primal form of what [`Ridge`](crate::objective::Ridge) fits to synthetic rows, with `p` in place of a bias: `G` is of rounded features and means are
+/// not, so that with a column of ones it need not be positive definite where rows are few. Least squares on one-hot labels estimates the shares of the classes
+/// themselves, so there is no temperature: what a row gets is `p` and the mean of `W^T f` over the extractors, what is negative cut off, no class
 /// more than the row's own, and 1 in all. Real rows count alike: a large class has more of every row.
 pub(super) struct Teacher<'a> {
     pool: &'a Pool,
+    /// `p` less 1 / classes, `[1, classes]`.
+    prior: Tensor,
     /// One an extractor.
     readouts: Vec<Readout>,
 }
@@ -32,7 +35,7 @@ pub(super) struct Teacher<'a> {
 struct Readout {
     /// `[feature_len, d]`; `None`: features as they are.
     projection: Option<Tensor>,
-    /// `W`, `[d + 1, classes]`.
+    /// `W`, `[d, classes]`.
     weights: Tensor,
 }
 
@@ -40,18 +43,13 @@ impl<'a> Teacher<'a> {
     /// From `sketches`, which have second moments of the rows that they count, and the `pool` that they were made with.
     pub(super) fn new(sketches: &Sketches, pool: &'a Pool) -> Result<Self> {
         let moments = moments_of(sketches, "a teacher of soft labels", "use soft_labels => 'learned'")?;
-        let readout = |member: usize| -> Result<_> {
-            let target = Target::new(sketches, moments, member, pool.device())?;
-            let second = target.second.to_dtype(DType::F64)?;
-            let n = second.dim(0)?;
-            let identity = Tensor::eye(n, DType::F64, pool.device())?;
-            let ridge =
-                ((&second * &identity)?.sum_all()?.to_scalar::<f64>()? * RIDGE / n as f64).max(f64::MIN_POSITIVE);
-            let weights = ridge_solve(&(second + (identity * ridge)?)?, &target.cross.to_dtype(DType::F64)?)?;
-            Ok(Readout { projection: target.projection, weights: weights.to_dtype(DType::F32)? })
-        };
-        let readouts = (0..sketches.header.recipe.extractors).map(readout).collect::<Result<_>>()?;
-        Ok(Self { pool, readouts })
+        let rows = sketches.classes.values().map(|s| s.count).sum::<u64>().max(1) as f64;
+        let even = 1.0 / sketches.classes.len().max(1) as f64;
+        let prior: Vec<f32> = sketches.classes.values().map(|s| (s.count as f64 / rows - even) as f32).collect();
+        let prior = Tensor::from_vec(prior, (1, sketches.classes.len()), pool.device())?;
+        let members = 0..sketches.header.recipe.extractors;
+        let readout = |member| Readout::new(Target::new(sketches, moments, member, pool.device())?, &prior);
+        Ok(Self { pool, readouts: members.map(readout).collect::<Result<_>>()?, prior })
     }
 
     /// The labels of `stored` rows `[stored rows, input_shape.len()]`, in the extractors' units, each of the rows that they are unpacked to: as many as `groups`
@@ -71,7 +69,11 @@ impl<'a> Teacher<'a> {
             let mut sum: Option<Tensor> = None;
             for (member, readout) in self.readouts.iter().enumerate() {
                 let features = self.pool.features(member, &rows, wants)?;
-                let said = with_ones(&features, readout.projection.as_ref())?.matmul(&readout.weights)?;
+                let features = match &readout.projection {
+                    Some(projection) => features.matmul(projection)?,
+                    None => features,
+                };
+                let said = features.matmul(&readout.weights)?;
                 sum = Some(match sum {
                     Some(sum) => (sum + said)?,
                     None => said,
@@ -79,7 +81,24 @@ impl<'a> Teacher<'a> {
             }
             parts.extend(sum);
         }
-        SoftLabels::of(&(Tensor::cat(&parts, 0)? / self.readouts.len().max(1) as f64)?, groups)
+        let said = (Tensor::cat(&parts, 0)? / self.readouts.len().max(1) as f64)?;
+        SoftLabels::of(&said.broadcast_add(&self.prior)?, groups)
+    }
+}
+
+impl Readout {
+    fn new(target: Target, prior: &Tensor) -> Result<Self> {
+        // The last row and column are those of a feature that is 1 always.
+        let d = target.second.dim(0)? - 1;
+        let second = target.second.narrow(0, 0, d)?.narrow(1, 0, d)?.to_dtype(DType::F64)?;
+        let means = target.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
+        // E[f (y - 1 / classes)^T] less E[f] (p - 1 / classes)^T.
+        let cross = (target.cross.narrow(0, 0, d)? - means.matmul(prior)?)?.to_dtype(DType::F64)?;
+        let identity = Tensor::eye(d, DType::F64, second.device())?;
+        let trace = (&second * &identity)?.sum_all()?.to_scalar::<f64>()?;
+        let ridge = (RIDGE * trace / d.max(1) as f64).max(f64::MIN_POSITIVE);
+        let weights = ridge_solve(&(second + (identity * ridge)?)?, &cross)?.to_dtype(DType::F32)?;
+        Ok(Self { projection: target.projection, weights })
     }
 }
 
@@ -158,7 +177,8 @@ mod tests {
     /// What the definition has rows be told, each real row by itself, in float64.
     fn by_rows(rows: &Rows, pool: &Pool, sketches: &Sketches, dim: usize, asked: &[f32]) -> Vec<Vec<f64>> {
         let wants = Wants { input: false, weights: false, parallel: false };
-        let mut told = vec![vec![1.0 / 3.0; 3]; asked.len() / LEN];
+        let shares = [45.0 / 90.0, 23.0 / 90.0, 22.0 / 90.0];
+        let mut told = vec![shares.to_vec(); asked.len() / LEN];
         for member in 0..MEMBERS {
             let of = |values: &[f32]| -> Vec<Vec<f64>> {
                 let features = pool.features(member, &pool.scale(values).unwrap(), wants).unwrap();
@@ -167,20 +187,20 @@ mod tests {
                     None => features,
                 };
                 let rows = features.to_vec2::<f32>().unwrap().into_iter();
-                rows.map(|row| row.into_iter().map(f64::from).chain([1.0]).collect()).collect()
+                rows.map(|row| row.into_iter().map(f64::from).collect()).collect()
             };
-            let mut g = vec![vec![0.0; dim + 1]; dim + 1];
-            let mut c = vec![vec![0.0; 3]; dim + 1];
+            let mut g = vec![vec![0.0; dim]; dim];
+            let mut c = vec![vec![0.0; 3]; dim];
             for (row, f) in of(&rows.values).iter().enumerate() {
-                for i in 0..=dim {
-                    (0..=dim).for_each(|j| g[i][j] += f[i] * f[j] / COUNT as f64);
+                for i in 0..dim {
+                    (0..dim).for_each(|j| g[i][j] += f[i] * f[j] / COUNT as f64);
                     (0..3).for_each(|k| {
-                        c[i][k] += f[i] * (f64::from(u8::from(k == class_of(row))) - 1.0 / 3.0) / COUNT as f64;
+                        c[i][k] += f[i] * (f64::from(u8::from(k == class_of(row))) - shares[k]) / COUNT as f64;
                     });
                 }
             }
-            let ridge = RIDGE * (0..=dim).map(|i| g[i][i]).sum::<f64>() / (dim + 1) as f64;
-            (0..=dim).for_each(|i| g[i][i] += ridge);
+            let ridge = RIDGE * (0..dim).map(|i| g[i][i]).sum::<f64>() / dim as f64;
+            (0..dim).for_each(|i| g[i][i] += ridge);
             let readout = solved(g, c);
             for (told, f) in told.iter_mut().zip(of(asked)) {
                 for k in 0..3 {
