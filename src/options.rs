@@ -16,8 +16,8 @@ mod text;
 mod value;
 
 pub use choices::{
-    Allocation, Curve, Encoding, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
-    PoolKind, Sizes, Term,
+    Allocation, Curve, Encoding, Init, Input, LabelKind, LabelSource, Layers, Method, Moments, Network, OnNull,
+    OptimizerKind, PoolKind, Sizes, Term,
 };
 pub use contradictions::check_given;
 pub use declared::{Declared, ImageSize, Range, Ranges};
@@ -48,6 +48,7 @@ pub struct Options {
     pub terms: Option<Terms>,
     pub steps: Option<usize>,
     pub unroll: Option<usize>,
+    pub passes: usize,
     pub extractors: Option<usize>,
     pub network: Network,
     pub width: Option<usize>,
@@ -68,6 +69,7 @@ pub struct Options {
     pub init: Init,
     pub warm_start: Option<String>,
     pub label_kind: LabelKind,
+    pub soft_labels: LabelSource,
     pub mosaic: usize,
     pub augment: String,
     pub image_size: Option<ImageSize>,
@@ -117,6 +119,7 @@ impl Default for Options {
             terms: None,
             steps: None,
             unroll: None,
+            passes: 1,
             extractors: None,
             network: Network::Auto,
             width: None,
@@ -136,6 +139,7 @@ impl Default for Options {
             init: Init::Real,
             warm_start: None,
             label_kind: LabelKind::Hard,
+            soft_labels: LabelSource::Learned,
             mosaic: 1,
             augment: "none".into(),
             image_size: None,
@@ -219,13 +223,23 @@ impl Options {
         self.pool != PoolKind::Random && self.pool_file.is_none()
     }
 
-    /// The options with the pool that was trained for them in place of what says how to make it.
-    pub fn with_trained(&self, pool: PoolBytes) -> Self {
+    /// Whether soft labels are learned with the rows.
+    pub fn learns_labels(&self) -> bool {
+        self.label_kind == LabelKind::Soft && self.soft_labels != LabelSource::Teacher
+    }
+
+    /// Whether soft labels are a teacher's, alone or beside what is learned.
+    pub fn has_teacher(&self) -> bool {
+        self.label_kind == LabelKind::Soft && self.soft_labels != LabelSource::Learned
+    }
+
+    /// The options with the `pool` that was trained for them, called `name` in messages, in place of what says how to make it.
+    pub fn with_trained(&self, pool: PoolBytes, name: String) -> Self {
         let default = Self::default();
         Self {
             pool: default.pool,
             perturb: None,
-            pool_file: Some(format!("pool => '{}'", self.pool)),
+            pool_file: Some(name),
             pool_bytes: Some(pool),
             extractors: None,
             network: default.network,

@@ -4,12 +4,13 @@ mod calibration;
 mod characteristic;
 mod mean;
 mod ridge;
-mod second_moments;
+pub(crate) mod second_moments;
 
 pub use crate::kernels::Groups;
 pub use calibration::Calibration;
 pub use characteristic::Characteristic;
 pub use mean::Mean;
+pub(crate) use ridge::RIDGE;
 pub use ridge::Ridge;
 
 use candle_core::{Device, Result, Tensor};

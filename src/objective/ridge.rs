@@ -10,7 +10,7 @@ use crate::objective::{Groups, Objective, of_member};
 use crate::sketch::{Header, Sketches};
 
 /// What is added to the diagonal of a ridge regression's matrix, as a share of its mean.
-pub(super) const RIDGE: f64 = 1e-3;
+pub(crate) const RIDGE: f64 = 1e-3;
 
 /// Mean squared error of the readout that is fitted to the synthetic rows, over all real rows.
 ///

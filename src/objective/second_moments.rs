@@ -7,17 +7,17 @@ use crate::sketch::{Header, MOMENT_UNITS, MomentsHeader, Sketches, moment_projec
 
 /// Of all real rows, with `f` the features of one extractor and a one, `[d + 1]`, and `y` the labels, one-hot less 1 / classes.
 #[derive(Debug)]
-pub(super) struct SecondMoments {
+pub(crate) struct SecondMoments {
     /// `G = E[f f^T]`, `[d + 1, d + 1]`.
-    pub(super) second: Tensor,
+    pub(crate) second: Tensor,
     /// `C = E[f y^T]`, `[d + 1, classes]`.
-    pub(super) cross: Tensor,
+    pub(crate) cross: Tensor,
     /// `[feature_len, d]`; `None`: features as they are.
-    pub(super) projection: Option<Tensor>,
+    pub(crate) projection: Option<Tensor>,
 }
 
 /// Refuses sketches without second moments of the rows that they count: `what` needs them, `otherwise` is the way out.
-pub(super) fn check(sketches: &Sketches, what: &str, otherwise: &str) -> Result<()> {
+pub(crate) fn check(sketches: &Sketches, what: &str, otherwise: &str) -> Result<()> {
     header(sketches, what, otherwise)?;
     let rows: u64 = sketches.classes.values().map(|s| s.count).sum();
     let counted: u64 = sketches.classes.values().map(|s| s.moment_rows).sum();
@@ -40,7 +40,7 @@ fn header<'a>(sketches: &'a Sketches, what: &str, otherwise: &str) -> Result<&'a
 
 impl SecondMoments {
     /// Those of extractor `member`, on `device`.
-    pub(super) fn new(sketches: &Sketches, member: usize, device: &Device) -> Result<Self> {
+    pub(crate) fn new(sketches: &Sketches, member: usize, device: &Device) -> Result<Self> {
         let moments = header(sketches, "this term of the loss", "leave it out")?;
         let (d, classes, feature_len) = (moments.dim, sketches.classes.len(), sketches.header.recipe.feature_len());
         let rows = sketches.classes.values().map(|s| s.count).sum::<u64>().max(1) as f64;
@@ -79,7 +79,7 @@ impl SecondMoments {
     }
 
     /// Bytes of memory of one extractor's, for sketches with `header`, of `classes` classes.
-    pub(super) fn bytes_of(header: &Header, classes: usize) -> usize {
+    pub(crate) fn bytes_of(header: &Header, classes: usize) -> usize {
         let Some(moments) = &header.moments else { return 0 };
         let (d, feature_len) = (moments.dim, header.recipe.feature_len());
         let projection = if d < feature_len { d * feature_len } else { 0 };

@@ -14,13 +14,14 @@ impl Options {
             || self.learned_frequencies > 0
             || self.warm_start.is_some()
             || self.unroll.is_some_and(|steps| steps > 0)
+            || self.passes > 1
             || self.terms.is_some()
             || self.label_kind == LabelKind::Soft
             || self.init == Init::Noise;
         if self.method == Method::Auto && table && !optimizes {
             self.method = Method::Herding;
         }
-        if self.method == Method::Auto && self.label_kind == LabelKind::Soft && self.terms.is_none() {
+        if self.method == Method::Auto && self.learns_labels() && self.terms.is_none() {
             self.method = Method::Ridge;
         }
         self
@@ -30,6 +31,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::LabelSource;
 
     #[test]
     fn tables_are_chosen_from_unless_something_asks_for_an_optimizer() {
@@ -43,7 +45,10 @@ mod tests {
         assert_eq!(method(Options { method: Method::Mean, ..plain.clone() }, true), Method::Mean);
         for table in [true, false] {
             let soft = Options { label_kind: LabelKind::Soft, ..plain.clone() };
-            assert_eq!(method(soft, table), Method::Ridge);
+            assert_eq!(method(soft.clone(), table), Method::Ridge);
+            let taught = Options { soft_labels: LabelSource::Teacher, ..soft };
+            assert_eq!(method(taught, table), Method::Auto);
+            assert_eq!(method(Options { passes: 2, ..plain.clone() }, table), Method::Auto);
         }
     }
 }

@@ -124,11 +124,22 @@ choice! {
     }
 }
 choice! {
+    /// Where soft labels come from.
+    LabelSource {
+        /// Learned with the rows.
+        Learned = "learned",
+        /// What a ridge regression of all real rows says of the finished rows.
+        Teacher = "teacher",
+        /// The mean of both.
+        Both = "both",
+    }
+}
+choice! {
     /// What labels the synthetic rows carry.
     LabelKind {
         /// One class a row, in the source's own label column.
         Hard = "hard",
-        /// That, and a column `soft_label` with a share for each class, learned with the rows.
+        /// That, and a column `soft_label` with a share for each class.
         Soft = "soft",
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::options::{
-    Curve, Init, LabelKind, Layers, Method, Moments, Network, Options, PoolKind, Ranges, Sizes, Term,
+    Curve, Init, LabelKind, LabelSource, Layers, Method, Moments, Network, Options, PoolKind, Ranges, Sizes, Term,
 };
 
 /// Rejects options that are given side by side and say the same thing in two ways; `given` are their names.
@@ -69,12 +69,10 @@ impl Options {
             let what = if *term == Term::Ridge { "a ridge regression's loss" } else { "the term 'calibration'" };
             return Err(Error::option("moments", format!("{what} needs second moments; leave it out")));
         }
-        if self.label_kind == LabelKind::Soft && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
-            let message = format!(
-                "'soft' labels are learned, and method => '{}' doesn't look at them; use method => 'ridge', or a term 'ridge'",
-                self.method
-            );
-            return Err(Error::option("label_kind", message));
+        self.check_labels()?;
+        if self.passes > 1 && self.steps == Some(0) {
+            let message = "each pass goes on with the steps, and steps => 0 leaves it none; leave one of them out";
+            return Err(Error::option("passes", message));
         }
         if self.pool != PoolKind::Random && self.pool_file.is_some() {
             return Err(Error::option("pool", "pool_file has the extractors already; leave one of them out"));
@@ -120,6 +118,27 @@ impl Options {
         Ok(())
     }
 
+    /// Rejects soft labels that come from nowhere.
+    fn check_labels(&self) -> Result<()> {
+        if self.label_kind == LabelKind::Hard && self.soft_labels != LabelSource::Learned {
+            let message =
+                format!("'{}' says where soft labels come from; use it with label_kind => 'soft'", self.soft_labels);
+            return Err(Error::option("soft_labels", message));
+        }
+        if self.has_teacher() && self.moments == Some(Moments::None) {
+            return Err(Error::option("moments", "a teacher of soft labels needs second moments; leave it out"));
+        }
+        if self.learns_labels() && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
+            let message = format!(
+                "'soft' labels are learned, and method => '{}' doesn't look at them; use method => 'ridge', or a term 'ridge', or \
+                 soft_labels => 'teacher'",
+                self.method
+            );
+            return Err(Error::option("label_kind", message));
+        }
+        Ok(())
+    }
+
     /// Rejects what a method that chooses real rows can't do.
     fn check_selection(&self) -> Result<()> {
         let method = self.method;
@@ -156,6 +175,12 @@ impl Options {
             let message =
                 format!("method => '{method}' chooses real rows and learns nothing; leave it out, or use {only}");
             return Err(Error::option("learned_frequencies", message));
+        }
+        if self.passes > 1 {
+            let message = format!(
+                "method => '{method}' chooses real rows in one pass and changes none; leave it out, or use {only}"
+            );
+            return Err(Error::option("passes", message));
         }
         let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
@@ -287,7 +312,7 @@ mod tests {
         perturbed(PoolKind::Early).check().unwrap();
         perturbed(PoolKind::Trained).check().unwrap();
         let trained = Options { layers: Layers::All, sizes: Sizes::Mixed, ..perturbed(PoolKind::Trained) };
-        trained.with_trained(crate::options::PoolBytes(Default::default())).check().unwrap();
+        trained.with_trained(crate::options::PoolBytes(Default::default()), "trained".into()).check().unwrap();
     }
 
     #[test]
@@ -316,8 +341,29 @@ mod tests {
         let frequency_scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
         let scaled =
             |frequencies| Options { frequencies, frequency_scales: frequency_scales.clone(), ..Default::default() };
-        [None, Some(0), Some(3)].map(|n| scaled(n).check().unwrap());
+        [None, Some(0), Some(3)].into_iter().for_each(|n| scaled(n).check().unwrap());
         assert!(refused(scaled(Some(2))).contains("'frequency_scales'"));
+    }
+
+    #[test]
+    fn further_passes_have_steps_to_do_and_change_rows() {
+        Options { passes: 3, ..Default::default() }.check().unwrap();
+        let e = refused(Options { passes: 2, method: Method::Herding, ..Default::default() });
+        assert!(e.contains("'passes'") && e.contains("'herding' chooses real rows"), "{e}");
+        let e = refused(Options { passes: 2, steps: Some(0), ..Default::default() });
+        assert!(e.contains("'passes'") && e.contains("steps => 0"), "{e}");
+    }
+
+    #[test]
+    fn a_teacher_labels_what_any_loss_makes_from_moments_where_labels_are_soft() {
+        let taught = Options { label_kind: LabelKind::Soft, soft_labels: LabelSource::Teacher, ..Default::default() };
+        Options { method: Method::Mean, ..taught.clone() }.check().unwrap();
+        let e = refused(Options { moments: Some(Moments::None), ..taught.clone() });
+        assert!(e.contains("'moments'") && e.contains("teacher"), "{e}");
+        let e = refused(Options { label_kind: LabelKind::Hard, ..taught.clone() });
+        assert!(e.contains("'soft_labels'") && e.contains("label_kind => 'soft'"), "{e}");
+        let e = refused(Options { method: Method::Mean, soft_labels: LabelSource::Both, ..taught });
+        assert!(e.contains("'label_kind'") && e.contains("'teacher'"), "{e}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::value::{
     augment, device, image_size, int, int_option, list, list_option, multiple_of_8, number, ranges, text, text_option,
 };
 use super::{
-    Allocation, Curve, Encoding, FrequencyScales, Init, Input, LabelKind, Layers, Method, Moments, Network, OnNull, OptimizerKind,
-    Options, PoolKind, Sizes, Value,
+    Allocation, Curve, Encoding, FrequencyScales, Init, Input, LabelKind, LabelSource, Layers, Method, Moments,
+    Network, OnNull, OptimizerKind, Options, PoolKind, Sizes, Value,
 };
 use crate::error::Result;
 use crate::rows::MOST_PER_SIDE;
@@ -166,6 +166,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown_option
     ),
     spec!(
+        passes,
+        Kind::Integer,
+        "Scans that sketch the rows. From the second on with extractors that were trained on the synthetic pictures as they are by then, which the steps go on from; unrolled training comes in the last. Pictures only, not of sketches or streams.",
+        |n, v| int(n, v, 1, 16),
+        shown
+    ),
+    spec!(
         extractors,
         Kind::Integer,
         "Frozen networks in the pool. Default: by method.",
@@ -287,8 +294,15 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         label_kind,
         Kind::Choice(LabelKind::VALUES),
-        "What labels the synthetic rows carry: 'hard', one class a row; 'soft', beside it a column soft_label with a share for each class, learned with the rows.",
+        "What labels the synthetic rows carry: 'hard', one class a row; 'soft', beside it a column soft_label with a share for each class.",
         |n, v| LabelKind::parse(n, &text(n, v)?),
+        shown
+    ),
+    spec!(
+        soft_labels,
+        Kind::Choice(LabelSource::VALUES),
+        "Where soft labels come from: 'learned' with the rows; a 'teacher', which is the ridge regression of all real rows on the extractors' features, asked about the finished rows; 'both', their mean.",
+        |n, v| LabelSource::parse(n, &text(n, v)?),
         shown
     ),
     spec!(
@@ -343,14 +357,14 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         moments,
         Kind::Choice(Moments::VALUES),
-        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'. Default: 'pooled' where the method needs them.",
+        "Second moments of the features in the sketch: 'none', those of all classes 'pooled', or those of each 'class'. Default: 'pooled' where the method or a teacher needs them.",
         |n, v| Moments::parse(n, &text(n, v)?).map(Some),
         shown_option
     ),
     spec!(
         moment_dim,
         Kind::Integer,
-        "Dimensions that features are projected to, by seed, before their second moments are taken. Default: 1024 where the method needs them, else 256; the features' length where that is less.",
+        "Dimensions that features are projected to, by seed, before their second moments are taken. Default: 1024 where the method or a teacher needs them, else 256; the features' length where that is less.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
     ),

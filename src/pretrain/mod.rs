@@ -1,11 +1,14 @@
-//! A sample of real rows flows in, a pool of extractors that were trained on it flows out.
+//! Rows flow in, a sample of real ones or synthetic ones; a pool of extractors that were trained on them flows out.
 
+mod refreshed;
 mod sample;
 mod training;
 
+pub use refreshed::{pool_of_synthetic, working_bytes};
 pub use sample::Sample;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
@@ -16,9 +19,9 @@ use crate::random;
 use crate::rows::Shape;
 use candle_core::Device;
 
-use training::{Run, Snapshots};
+use training::{Examples, Run, Snapshots};
 
-/// Passes over the sample of one training run.
+/// Least passes over the rows of one training run.
 const EPOCHS: usize = 10;
 
 /// The share of a run's steps after which a network is early (Acc-DD, Zhang et al., CVPR 2023, uses two epochs of IDC's ten and more).
@@ -40,11 +43,30 @@ const PERTURBATION: f32 = 0.05;
 ///
 /// Runs on the current rayon pool; the weights don't depend on its size. Fails for rows that aren't pictures and for a sample of one class.
 pub fn pool(recipe: &PoolRecipe, sample: &Sample, options: &Options, device: &Device) -> Result<Pool> {
+    let examples = Examples { rows: sample.rows().collect(), classes: sample.classes(), shares: None };
+    pool_of(recipe, &examples, options, device, Duration { steps: 0, cancel: &AtomicBool::new(false) })
+}
+
+/// How long training runs last.
+struct Duration<'a> {
+    /// Steps, at least.
+    steps: usize,
+    /// Ends them, with [`Error::Cancelled`], before the next step.
+    cancel: &'a AtomicBool,
+}
+
+fn pool_of(
+    recipe: &PoolRecipe,
+    examples: &Examples,
+    options: &Options,
+    device: &Device,
+    Duration { steps, cancel }: Duration,
+) -> Result<Pool> {
     let Shape::Picture { channels, height, width } = recipe.input_shape() else {
         let message = format!("'{}' is for pictures, and a row is a {}; use 'random'", options.pool, recipe.shape);
         return Err(Error::option("pool", message));
     };
-    if sample.classes() < 2 {
+    if examples.classes < 2 {
         return Err(Error::Data("extractors can't be trained on rows of fewer than two classes".into()));
     }
     let input = [channels, height, width];
@@ -62,7 +84,8 @@ pub fn pool(recipe: &PoolRecipe, sample: &Sample, options: &Options, device: &De
     }
     // Where there are fewer runs than threads, the rows of a step are spread over them; the bits are the same.
     let parallel = starts.len() < rayon::current_num_threads();
-    let run = Run { recipe, sample, seed, device, parallel, early };
+    let epochs = EPOCHS.max(steps.div_ceil(examples.rows.len().div_ceil(training::BATCH).max(1)));
+    let run = Run { recipe, examples, epochs, seed, device, parallel, early, cancel };
     let runs: BTreeMap<usize, Snapshots> =
         starts.into_par_iter().map(|(r, n)| Ok((r, run.train(r, network(n)?)?))).collect::<Result<_>>()?;
     let default = if early { PERTURBATION } else { 0.0 };

@@ -120,7 +120,7 @@ fn layers_and_sizes_go_with_training() {
         let all = rich(kind, Layers::All);
         assert_eq!(all.recipe().feature_len(), 2 * 16 * 3 * 3);
         let bytes = all.to_bytes().unwrap();
-        let from_file = asked(kind, 5).with_trained(bytes);
+        let from_file = asked(kind, 5).with_trained(bytes, "trained".into());
         let recipe = PoolRecipe::choose(SHAPE, (0.0, 255.0), &from_file).unwrap();
         let again = Pool::build_for(&recipe, &Device::Cpu, &from_file).unwrap();
         assert_eq!(again.fingerprint(), all.fingerprint());

@@ -28,9 +28,9 @@ pub fn frequency_scales(options: &Options) -> FrequencyScales {
 }
 
 /// The second moments that the sketch carries, of how many dimensions, for features of length `feature_len`: what option `moments` says, else those of
-/// all classes together where a term of the loss needs them; `None`: none.
+/// all classes together where a term of the loss or a teacher of soft labels needs them; `None`: none.
 pub fn moments(options: &Options, feature_len: usize) -> Option<(Moments, usize)> {
-    let needed = options.loss_terms().need_moments();
+    let needed = options.loss_terms().need_moments() || options.has_teacher();
     let kind = options.moments.unwrap_or(if needed { Moments::Pooled } else { Moments::None });
     let dim = options.moment_dim.unwrap_or(if needed { RIDGE_DIM } else { DEFAULT_DIM });
     (options.method.extracts() && kind != Moments::None).then_some((kind, dim.min(feature_len)))

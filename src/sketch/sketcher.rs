@@ -77,6 +77,10 @@ impl Sketcher {
             let message = format!("it is for pictures, and a row is a {}; leave it out", header.recipe.shape);
             return Err(Error::option("unroll", message));
         }
+        if options.passes > 1 && !matches!(header.recipe.shape, Shape::Picture { .. }) {
+            let message = format!("is for pictures, and a row is a {}; leave it out", header.recipe.shape);
+            return Err(Error::option("passes", message));
+        }
         let moments = MomentSums::new(&pool, &header, options)?;
         let header = Header { moments: moments.as_ref().map(|m| m.header().clone()), ..header };
         let members = if header.frequencies == 0 { 0 } else { header.recipe.extractors };

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use datafusion::common::cast::as_struct_array;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::common::{ColumnStatistics, Statistics, internal_err};
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -31,10 +31,12 @@ use crate::arrow::compute::SortOptions;
 use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
+use crate::extract::{PoolRecipe, Source};
 use crate::options::Allocation;
 use crate::rows::{Label, Role, Rows};
 use crate::sketch::{Origin, SketchColumn, Sketches};
-use crate::synthesize::{Progress, synthesize_from, working_bytes};
+use crate::synthesize::{self, Progress, Synthetic, synthesize_from, synthesize_on, working_bytes};
+use crate::{extract, pretrain};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct DistillExec {
     input: Arc<dyn ExecutionPlan>,
     /// The rows that the synthetic ones start from: the features, then the label.
     warm: Option<Arc<dyn ExecutionPlan>>,
+    /// The passes after the first.
+    further: Vec<Further>,
     /// Of sketches from elsewhere, what planning found them to say of their rows.
     sketched: Option<Origin>,
     /// The whole rows' schema.
@@ -52,6 +56,15 @@ pub(super) struct DistillExec {
     projection: Option<Vec<usize>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// A pass after the first.
+#[derive(Clone, Debug)]
+pub(super) struct Further {
+    /// The job with the pass's seed, whose extractors are trained on the rows of the pass before.
+    pub(super) job: Arc<Job>,
+    /// Columns `[class, sketch]` of all rows, by these extractors; not to be executed before there are any.
+    pub(super) input: Arc<dyn ExecutionPlan>,
 }
 
 impl DistillExec {
@@ -79,6 +92,7 @@ impl DistillExec {
             job,
             input,
             warm,
+            further: vec![],
             sketched: None,
             schema,
             projection,
@@ -90,6 +104,11 @@ impl DistillExec {
     /// The same over sketches from elsewhere, which must be of the columns that planning found.
     pub(super) fn expecting(self, sketched: Option<Origin>) -> Self {
         Self { sketched, ..self }
+    }
+
+    /// The same with more passes.
+    pub(super) fn followed_by(self, further: Vec<Further>) -> Self {
+        Self { further, ..self }
     }
 
     /// What is known of the rows before there are any, of the columns asked for. docs/sql.md says what for.
@@ -157,6 +176,9 @@ impl DistillExec {
         facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
         facts.extend([("method", self.job.method()), ("steps", steps)]);
         facts.extend(options.unroll.map(|steps| ("unroll", steps.to_string())));
+        if options.passes > 1 {
+            facts.push(("passes", options.passes.to_string()));
+        }
         facts.extend([("seed", options.seed.to_string()), ("roles", format!("[{}]", self.job.roles()))]);
         facts
     }
@@ -184,7 +206,7 @@ impl ExecutionPlan for DistillExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        std::iter::once(&self.input).chain(&self.warm).collect()
+        std::iter::once(&self.input).chain(self.further.iter().map(|pass| &pass.input)).chain(&self.warm).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
@@ -206,8 +228,14 @@ impl ExecutionPlan for DistillExec {
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
         let mut children = children;
         let warm = if self.warm.is_some() { children.pop() } else { None };
+        let inputs = children.split_off(children.len().min(1));
+        if inputs.len() != self.further.len() {
+            return internal_err!("expected {} further passes, found {}", self.further.len(), inputs.len());
+        }
+        let jobs = self.further.iter().map(|pass| Arc::clone(&pass.job));
+        let further = jobs.zip(inputs).map(|(job, input)| Further { job, input }).collect();
         let distill = Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?;
-        Ok(Arc::new(distill.expecting(self.sketched.clone())))
+        Ok(Arc::new(distill.expecting(self.sketched.clone()).followed_by(further)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -226,6 +254,7 @@ impl ExecutionPlan for DistillExec {
             job: Arc::clone(&self.job),
             schema: Arc::clone(&self.schema),
             sketched: self.sketched.clone(),
+            further: self.further.clone(),
             projection: self.projection.clone(),
             classes: new().counter("classes", partition),
             steps: new().counter("steps", partition),
@@ -244,12 +273,23 @@ impl ExecutionPlan for DistillExec {
     }
 }
 
+/// What the rows of a pass start from.
+enum Start {
+    /// What option `init` says.
+    Init,
+    /// The rows of option `warm_start`.
+    Warm(Rows),
+    /// Those of the pass before.
+    Made(Synthetic),
+}
+
 /// One execution.
 struct Run {
     job: Arc<Job>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
     sketched: Option<Origin>,
+    further: Vec<Further>,
     projection: Option<Vec<usize>>,
     classes: Count,
     steps: Count,
@@ -266,13 +306,18 @@ impl Run {
     ) -> Result<Vec<RecordBatch>> {
         let cancel = CancelOnDrop::default();
         let reservation = MemoryConsumer::new("Distill").register(self.context.memory_pool());
-        let sketches = self.collect(input, &reservation).await?;
+        let sketches = self.collect(&self.job, input, 0, &reservation).await?;
         self.classes.add(sketches.classes.len());
         let start = match warm {
-            Some(warm) => Some(self.warm_rows(warm, &sketches, &reservation).await?),
-            None => None,
+            Some(warm) => Start::Warm(self.warm_rows(warm, &sketches, &reservation).await?),
+            None => Start::Init,
         };
-        let rows = self.synthesize(sketches, start, &cancel, &reservation).await?;
+        let recipe = Arc::new(sketches.header.recipe.clone());
+        let mut made = self.synthesize(&self.job, sketches, start, &cancel, &reservation).await?;
+        for pass in &self.further {
+            made = self.further(pass, &recipe, made, &cancel, &reservation).await?;
+        }
+        let rows = self.encode(made, recipe).await?;
         self.output_rows.add(rows.num_rows());
         let rows = match &self.projection {
             Some(columns) => rows.project(columns)?,
@@ -283,10 +328,46 @@ impl Run {
         Ok(slices.map(|start| rows.slice(start, size.min(rows.num_rows() - start))).collect())
     }
 
-    /// All sketches, sorted by label.
-    async fn collect(&self, mut input: SendableRecordBatchStream, reservation: &MemoryReservation) -> Result<Sketches> {
+    /// Trains the extractors of `pass` on the rows that are `made`, which `recipe`'s were sketched for, scans the real rows with them, and goes on from the rows made.
+    async fn further(
+        &self,
+        pass: &Further,
+        recipe: &Arc<PoolRecipe>,
+        made: Synthetic,
+        cancel: &CancelOnDrop,
+        reservation: &MemoryReservation,
+    ) -> Result<Synthetic> {
+        let (job, recipe, flag) = (Arc::clone(&pass.job), Arc::clone(recipe), cancel.flag());
+        let count = made.labels.len() * job.options.packed();
+        let held =
+            size_of_val(made.values.as_slice()) + made.soft.as_ref().map_or(0, |s| size_of_val(s.shares.as_slice()));
+        self.reserve(reservation, held + pretrain::working_bytes(&recipe, count, job.threads()))?;
+        let train = move || {
+            let seed = job.options.seed;
+            let recipe = PoolRecipe { source: Source::Random { seed }, ..recipe.as_ref().clone() };
+            let device = extract::device(&job.options.device)?;
+            let pool = pretrain::pool_of_synthetic(&recipe, &made, &job.options, &device, &flag)?;
+            Ok((job.trained(&pool)?, made))
+        };
+        let ((), made) = pass.job.run(train).await?;
+        let held = held + pass.job.pool_options().pool_bytes.as_ref().map_or(0, |bytes| bytes.0.len());
+        self.reserve(reservation, held)?;
+        // Not before: what reads ahead would make extractors of its own.
+        let input = pass.input.execute(0, Arc::clone(&self.context))?;
+        let sketches = self.collect(&pass.job, input, held, reservation).await?;
+        self.synthesize(&pass.job, sketches, Start::Made(made), cancel, reservation).await
+    }
+
+    /// All sketches of one pass, sorted by label; `held` bytes are reserved for what there is beside them.
+    async fn collect(
+        &self,
+        job: &Arc<Job>,
+        mut input: SendableRecordBatchStream,
+        held: usize,
+        reservation: &MemoryReservation,
+    ) -> Result<Sketches> {
         let mut all: Option<Sketches> = None;
-        let classes = Arc::new(self.job.layout.classes(&self.job.options)?);
+        let classes = Arc::new(job.layout.classes(&job.options)?);
         while let Some(batch) = input.next().await.transpose()? {
             let label_name = self.job.label_name().to_string();
             let (so_far, classes) = (all.take(), Arc::clone(&classes));
@@ -312,10 +393,10 @@ impl Run {
                 }
                 Ok(all)
             };
-            all = self.job.run(add).await?;
+            all = job.run(add).await?;
             if let Some(all) = &all {
                 too_many_classes(&self.job, all.classes.len())?;
-                self.reserve(reservation, all.classes.values().map(|s| s.bytes()).sum())?;
+                self.reserve(reservation, held + all.classes.values().map(|s| s.bytes()).sum::<usize>())?;
             }
         }
         let mut sketches = all.ok_or_else(|| no_rows(&self.job))?;
@@ -332,7 +413,7 @@ impl Run {
             .into());
         }
         // The pool may lie elsewhere than where the sketches were made: its fingerprint is checked when it is read.
-        if let Some(path) = &self.job.options.pool_file {
+        if let Some(path) = &job.pool_options().pool_file {
             sketches.header.recipe.source = crate::extract::Source::File { path: path.clone() };
         }
         if sketches.header.is_mixed() {
@@ -374,27 +455,49 @@ impl Run {
         Ok(all)
     }
 
+    /// The rows of one pass.
     async fn synthesize(
         &self,
+        job: &Arc<Job>,
         sketches: Sketches,
-        start: Option<Rows>,
+        start: Start,
         cancel: &CancelOnDrop,
         reservation: &MemoryReservation,
-    ) -> Result<RecordBatch> {
-        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &self.job.options)?)?;
-
+    ) -> Result<Synthetic> {
+        let passes = job.options.passes;
+        let mut options = job.pool_options().clone();
+        // As if there were one pass: steps of unrolled training by default are told by the options as they were given.
+        let (each, unrolled) = synthesize::steps(&sketches, &options)?;
+        if job.pass < passes {
+            options.unroll = Some(0);
+        }
+        self.reserve(reservation, reservation.size() + working_bytes(&sketches, &options)?)?;
         let notify = Notify::of(&self.context);
-        let (job, schema, steps, flag) =
-            (Arc::clone(&self.job), Arc::clone(&self.schema), self.steps.clone(), cancel.flag());
+        let (steps, flag, before) = (self.steps.clone(), cancel.flag(), (job.pass - 1) * each);
         let work = move || {
-            let mut observe = |progress: Progress| {
+            let mut observe = |mut progress: Progress| {
+                if passes > 1 {
+                    progress = Progress { step: before + progress.step, steps: passes * each + unrolled, ..progress };
+                }
                 steps.add(usize::from(progress.loss.is_some()));
                 notify.send(Event::Step(progress));
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let rows = synthesize_from(&sketches, job.pool_options(), start.as_ref(), &mut observe)?;
-            rows.into_batch(&job.layout, &job.options, &sketches.header.recipe.scaling, &schema)
+            match &start {
+                Start::Init => synthesize::synthesize(&sketches, &options, &mut observe),
+                Start::Warm(rows) => synthesize_from(&sketches, &options, Some(rows), &mut observe),
+                Start::Made(made) => synthesize_on(&sketches, &options, made, &mut observe),
+            }
         };
+        let (made, took) = job.run_timed(work).await?;
+        self.optimize.add_duration(took);
+        Ok(made)
+    }
+
+    /// The rows as a batch of the whole schema.
+    async fn encode(&self, made: Synthetic, recipe: Arc<PoolRecipe>) -> Result<RecordBatch> {
+        let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
+        let work = move || made.into_batch(&job.layout, &job.options, &recipe.scaling, &schema);
         let (batch, took) = self.job.run_timed(work).await?;
         self.optimize.add_duration(took);
         Ok(batch)

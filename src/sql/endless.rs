@@ -64,6 +64,11 @@ pub(super) fn is_endless(plan: &Arc<dyn ExecutionPlan>) -> bool {
         && (children.is_empty() || children.into_iter().any(is_endless))
 }
 
+/// Whether some rows of `plan` come from a stream, even if a limit ends it.
+pub(super) fn reads_a_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.boundedness().is_unbounded() || plan.children().into_iter().any(reads_a_stream)
+}
+
 /// The first aggregate of sketches in an aggregation.
 fn sketches(node: &Arc<dyn ExecutionPlan>) -> Option<&'static str> {
     let aggregate = node.downcast_ref::<AggregateExec>()?;

@@ -77,6 +77,11 @@ impl ExtractExec {
         }
     }
 
+    /// The operator of a further pass, of the same source's rows `input`: how they are scaled is known by then, and its extractors are made elsewhere.
+    pub(super) fn again(&self, job: Arc<Job>, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(job, input, [None, None], self.shape, self.locator.clone(), self.target_partitions)
+    }
+
     /// The extractors and the sketch, as far as planning knows them.
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;
@@ -129,20 +134,25 @@ impl ExtractExec {
             ("frequencies", frequencies.to_string()),
             ("sketch_bytes_per_class", bytes.map_or_else(at_run, |b| b.to_string())),
             ("micro_batch", MICRO_BATCH.to_string()),
-            ("scans", self.scans().to_string()),
+            match self.job.pass {
+                1 => ("scans", self.scans()),
+                pass => ("pass", format!("{pass} of {}", options.passes)),
+            },
         ]);
         facts
     }
 }
 
 impl ExtractExec {
-    fn scans(&self) -> &'static str {
-        match (&self.profile, &self.sample) {
-            (None, None) => "1",
-            (Some(_), None) => "2 (profile, sketch)",
-            (None, Some(_)) => "2 (sample, sketch)",
-            (Some(_), Some(_)) => "3 (profile, sample, sketch)",
-        }
+    /// All scans of the job, those of further passes too.
+    fn scans(&self) -> String {
+        let passes = self.job.options.passes;
+        let mut scans = vec![];
+        scans.extend(self.profile.as_ref().map(|_| "profile".to_string()));
+        scans.extend(self.sample.as_ref().map(|_| "sample".to_string()));
+        let count = scans.len() + passes;
+        scans.push(if passes > 1 { format!("sketch x {passes}") } else { "sketch".into() });
+        if count == 1 { "1".into() } else { format!("{count} ({})", scans.join(", ")) }
     }
 }
 

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use datafusion::common::internal_datafusion_err;
 use datafusion::physical_plan::ExecutionPlan;
+use rand::Rng;
 
 use super::cpu::pool_time;
 use super::workers::{Place, WorkerPools, Workers};
 use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::{Pool, PoolRecipe, Scaling};
 use crate::options::{Method, Options};
 use crate::rows::{Decoder, Layout, Profile, Role, Rows, Shape, TableScaling};
 pub(super) use crate::sketch::MAX_CLASSES;
 use crate::sketch::MICRO_BATCH;
-use crate::{extract, sketch};
+use crate::{extract, random, sketch};
 
 /// Positions in the operators' own batches, `[class, sketch]`.
 pub(super) const CLASS: usize = 0;
@@ -36,7 +37,9 @@ pub(super) struct Job {
     /// The source's name in messages.
     pub(super) source: String,
     decoder: Decoder,
-    /// The options with the extractors that were trained on the source's rows, from then on.
+    /// The pass that sketches by it; the first is 1.
+    pub(super) pass: usize,
+    /// The options with the extractors that were trained, on the source's rows or on synthetic ones, from then on.
     trained: OnceLock<Options>,
     /// The session's worker threads.
     pools: Arc<WorkerPools>,
@@ -53,7 +56,20 @@ impl Job {
         options.check()?;
         let decoder = Decoder::new(&layout, &options)?;
         let (workers, place, trained) = (OnceLock::new(), Place::default(), OnceLock::new());
-        Ok(Self { layout, options, asked, source, decoder, trained, pools, workers, place })
+        if options.passes > 1 && layout.single().is_none() {
+            let message = "is for pictures, and the rows are those of a table; leave it out";
+            return Err(Error::option("passes", message));
+        }
+        Ok(Self { layout, options, asked, source, decoder, pass: 1, trained, pools, workers, place })
+    }
+
+    /// The same job in pass `pass`, 2 or later: its draws are of a seed of its own, and its extractors are made when the pass before is done.
+    pub(super) fn further(&self, pass: usize) -> Result<Self> {
+        // Seeds are whole numbers that SQL can write.
+        let seed = random::stream(self.options.seed, &format!("pass {pass}")).random::<u64>() >> 1;
+        let options = Options { seed, ..self.options.clone() };
+        let further = Self::new(self.layout.clone(), options, self.source.clone(), Arc::clone(&self.pools))?;
+        Ok(Self { pass, ..further })
     }
 
     /// The options that extractors are built by: with those that were trained, once they are.
@@ -63,7 +79,11 @@ impl Job {
 
     /// Keeps the extractors that were trained, for all that follows.
     pub(super) fn trained(&self, pool: &Pool) -> Result<()> {
-        let options = self.options.with_trained(pool.to_bytes()?);
+        let name = match self.pass {
+            1 => format!("pool => '{}'", self.options.pool),
+            pass => format!("passes => {}, pass {pass}", self.options.passes),
+        };
+        let options = self.options.with_trained(pool.to_bytes()?, name);
         self.trained.get_or_init(|| options);
         Ok(())
     }
@@ -107,7 +127,7 @@ impl Job {
 
     /// The input scaling, where a pool file, the options or the column's type tell it; `None`: a scan has to find it.
     pub(super) fn static_scaling(&self) -> Result<Option<Scaling>> {
-        PoolRecipe::known_scaling(&self.layout, &self.options)
+        PoolRecipe::known_scaling(&self.layout, self.pool_options())
     }
 
     /// The input scaling that `profile`, of all rows, asks for.

@@ -10,7 +10,7 @@ use crate::synthesize::Progress;
 /// Something that happened in a running job.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// So many rows have been folded into the sketches since the job began.
+    /// So many rows have been folded into the sketches of the pass that runs, see option `passes`.
     Sketched {
         /// Rows, over all partitions.
         rows: u64,

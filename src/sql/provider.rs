@@ -15,8 +15,8 @@ use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 
-use super::distill_exec::DistillExec;
-use super::endless::is_endless;
+use super::distill_exec::{DistillExec, Further};
+use super::endless::{is_endless, reads_a_stream};
 use super::extract_exec::ExtractExec;
 use super::job::{CLASS, Job, SKETCH};
 use super::lineage::schema_with_metadata;
@@ -66,6 +66,11 @@ impl DistillTable {
         let planned = |e: crate::Error| DataFusionError::Plan(e.to_string());
         let scans = scans(state, &source).await?;
         if let Some(column) = sketch_source::column(&source, &options)? {
+            if options.passes > 1 {
+                return plan_err!(
+                    "option 'passes': {name} has sketches, and a further pass would read the rows that they were made of; leave it out, or distill these rows"
+                );
+            }
             let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
             let SketchSource { layout, options, input, origin } =
                 SketchSource::open(state, source, column, &name, options).await?;
@@ -113,6 +118,13 @@ impl DistillTable {
     async fn extract(&self, state: &dyn Session) -> Result<ExtractExec> {
         let input = state.create_physical_plan(&self.input).await?;
         self.check_ends(&input)?;
+        if self.job.options.passes > 1 && reads_a_stream(&input) {
+            return plan_err!(
+                "option 'passes': {} reads a stream, which gives other rows each time it is read; leave it out, or write the rows to a file or a table first \
+                 and distill that",
+                self.job.source
+            );
+        }
         let (job, target_partitions) = (&self.job, state.config().target_partitions());
         let profile: Option<Arc<dyn ExecutionPlan>> = match job.static_scaling()? {
             Some(_) => None,
@@ -134,6 +146,19 @@ impl DistillTable {
         };
         let locator = session.map(|session| Locator::new(session, self.input.clone()));
         Ok(ExtractExec::new(Arc::clone(job), input, [profile, sample], shape, locator, target_partitions))
+    }
+
+    /// What sketches the rows in each pass after the `first`, with the pass's job: a plan of its own, since operators keep state, over the same files.
+    async fn further(&self, state: &dyn Session, first: &ExtractExec) -> Result<Vec<Further>> {
+        let target_partitions = state.config().target_partitions();
+        let mut further = vec![];
+        for pass in 2..=self.job.options.passes {
+            let rows = state.create_physical_plan(&self.input).await?;
+            let job = Arc::new(self.job.further(pass)?);
+            let extract = first.again(Arc::clone(&job), rows);
+            further.push(Further { job, input: union_by_class(Arc::new(extract), target_partitions)? });
+        }
+        Ok(further)
     }
 }
 
@@ -188,8 +213,14 @@ impl TableProvider for DistillTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         forget_files(state.runtime_env(), &self.name)?;
-        let sketches: Arc<dyn ExecutionPlan> =
-            if self.sketched.is_some() { self.sketches(state).await? } else { Arc::new(self.extract(state).await?) };
+        let (sketches, further): (Arc<dyn ExecutionPlan>, _) = match self.sketched {
+            Some(_) => (self.sketches(state).await?, vec![]),
+            None => {
+                let extract = self.extract(state).await?;
+                let further = self.further(state, &extract).await?;
+                (Arc::new(extract), further)
+            }
+        };
         let merged = union_by_class(sketches, state.config().target_partitions())?;
         let warm = match &self.warm {
             Some(plan) => Some(state.create_physical_plan(plan).await?),
@@ -197,7 +228,7 @@ impl TableProvider for DistillTable {
         };
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
         let distill = DistillExec::try_new(job, merged, warm, schema, projection.cloned())?;
-        Ok(Arc::new(distill.expecting(self.sketched.clone())))
+        Ok(Arc::new(distill.expecting(self.sketched.clone()).followed_by(further)))
     }
 }
 

@@ -66,7 +66,7 @@ impl StreamDistillerBuilder {
     ///
     /// Fails for options that contradict each other or the columns, where no label or feature can be told, for a device that isn't there, and where the range of
     /// the numbers isn't known: a stream is read once, so lists and tables need option `ranges`, or a `pool_file` (a path; the bytes of one that lies elsewhere go into
-    /// `Options::pool_bytes`). `warm_start`, `input` and a `pool` that is trained aren't for streams.
+    /// `Options::pool_bytes`). `warm_start`, `input`, further `passes` and a `pool` that is trained aren't for streams.
     pub fn build(self) -> Result<StreamDistiller> {
         for (name, given, instead) in [
             ("warm_start", self.options.warm_start.is_some(), "a stream starts from its own rows; leave it out"),
@@ -75,6 +75,7 @@ impl StreamDistillerBuilder {
                 self.options.trains(),
                 "a stream is read once; train extractors before, with distill pool create, for pool_file",
             ),
+            ("passes", self.options.passes > 1, "a stream is read once, in one pass; leave it out"),
             ("input", self.options.input.is_some(), "push takes rows, merge takes sketches; leave it out"),
         ] {
             if given {

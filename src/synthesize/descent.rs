@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::extract::{Pool, Scaling};
 use crate::kernels::Wants;
 use crate::objective::{Calibration, Characteristic, Groups, Mean, Objective, Ridge, one_hot};
-use crate::options::{LabelKind, OptimizerKind, Options, Term};
+use crate::options::{OptimizerKind, Options, Term};
 use crate::random;
 use crate::rows::{Mosaic, Shape};
 use crate::sketch::Sketches;
@@ -71,18 +71,23 @@ impl<'a> Descent<'a> {
         Ok(Self { pool, recipe, options, groups, unpack, objectives, rows_at_once: ROWS_AT_ONCE })
     }
 
-    /// From `start` `[stored rows, shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned.
+    /// From `start` `[stored rows, shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned, from `soft` on
+    /// or else those of the rows' classes.
     pub(crate) fn run(
         &self,
         start: Vec<f32>,
+        soft: Option<&SoftLabels>,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
         let Recipe { steps, .. } = *self.recipe;
         let mut dims = vec![self.groups.rows() / self.packed()];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
-        let labels = Var::from_tensor(&one_hot(&self.groups, self.pool.device())?)?;
-        let learned = self.options.label_kind == LabelKind::Soft;
+        let learned = self.options.learns_labels();
+        let labels = Var::from_tensor(&match soft.filter(|_| learned) {
+            Some(soft) => soft.centred(self.pool.device())?,
+            None => one_hot(&self.groups, self.pool.device())?,
+        })?;
         let optimizer = |variable: &Var| -> Result<Box<dyn Optimizer>> {
             Ok(match self.options.optimizer {
                 OptimizerKind::Adam => Box::new(Adam::new(vec![variable.clone()], Adam::BETAS)?),

@@ -1,6 +1,6 @@
 //! Labels as the optimizer moves them flow in, shares of the classes flow out.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::kernels::Groups;
@@ -32,6 +32,19 @@ impl SoftLabels {
         Ok(Self { shares, classes })
     }
 
+    /// `[rows, classes]`, the shares less 1 / classes.
+    pub(super) fn centred(&self, device: &Device) -> Result<Tensor> {
+        let rows = self.shares.len() / self.classes.max(1);
+        let shares = Tensor::from_slice(&self.shares, (rows, self.classes), device)?;
+        Ok((shares - 1.0 / self.classes.max(1) as f64)?)
+    }
+
+    /// The mean of these and `other` ones of the same rows. The largest share stays that of the row's own class.
+    pub(super) fn mean(mut self, other: &Self) -> Self {
+        self.shares.iter_mut().zip(&other.shares).for_each(|(share, other)| *share = (*share + other) / 2.0);
+        self
+    }
+
     /// The shares of row `row`.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.shares[row * self.classes..(row + 1) * self.classes]
@@ -40,8 +53,6 @@ impl SoftLabels {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
     use crate::objective::one_hot;
 
@@ -54,5 +65,14 @@ mod tests {
         let groups = Groups::new(&[1, 2]);
         let hard = SoftLabels::of(&one_hot(&groups, &Device::Cpu).unwrap(), &groups).unwrap();
         assert_eq!(hard.shares, [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn labels_go_on_from_where_they_were_and_means_are_those_of_each_share() {
+        let groups = Groups::new(&[2, 1]);
+        let soft = SoftLabels { shares: vec![0.75, 0.25, 1.0, 0.0, 0.25, 0.75], classes: 2 };
+        assert_eq!(SoftLabels::of(&soft.centred(&Device::Cpu).unwrap(), &groups).unwrap(), soft);
+        let hard = SoftLabels { shares: vec![1.0, 0.0, 1.0, 0.0, 0.0, 1.0], classes: 2 };
+        assert_eq!(soft.mean(&hard).shares, [0.875, 0.125, 1.0, 0.0, 0.125, 0.875]);
     }
 }

@@ -9,6 +9,7 @@ mod missing;
 mod optimizer;
 mod recipe;
 mod selection;
+mod teacher;
 mod unpack;
 mod unroll;
 
@@ -22,7 +23,7 @@ use std::ops::ControlFlow;
 use crate::error::{Error, Result};
 use crate::extract::{self, Pool};
 use crate::objective::{Calibration, Characteristic, Groups, Ridge, one_hot};
-use crate::options::{LabelKind, Options, Term};
+use crate::options::{Options, Term};
 use crate::rows::{Label, Mosaic, Rows, Shape};
 use crate::sketch::Sketches;
 
@@ -80,6 +81,44 @@ pub fn synthesize_from(
     start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
+    synthesize_at(sketches, options, Start { rows: start, soft: None }, observer)
+}
+
+/// [`synthesize`] from the rows `made` by an earlier pass, and their soft labels where these are learned: option `passes`. The sketches are of the same rows, by
+/// other extractors. Fails where their classes ask for other rows.
+pub fn synthesize_on(
+    sketches: &Sketches,
+    options: &Options,
+    made: &Synthetic,
+    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Synthetic> {
+    let (values, labels) = (made.values.clone(), made.labels.clone());
+    let rows = Rows { shape: made.shape, values, labels, exact: vec![], skipped: 0 };
+    let start = Start { rows: Some(&rows), soft: made.soft.as_ref() };
+    let allotment = allotment::of(sketches, options)?;
+    if !labels_of(sketches, &allotment).eq(made.labels.iter()) {
+        return Err(Error::Data(
+            "the rows changed between two passes: their classes aren't as many or as large as before; use passes => 1, or a source that gives the \
+             same rows each time it is read"
+                .into(),
+        ));
+    }
+    synthesize_at(sketches, options, start, observer)
+}
+
+/// What rows start from, where it isn't what `init` says.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    rows: Option<&'a Rows>,
+    soft: Option<&'a SoftLabels>,
+}
+
+fn synthesize_at(
+    sketches: &Sketches,
+    options: &Options,
+    start: Start,
+    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Synthetic> {
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
@@ -95,16 +134,21 @@ pub fn synthesize_from(
         let (values, soft) = optimized(sketches, options, &allotment, mosaic, start, observer)?;
         (values, vec![], soft)
     };
-    let classes = || sketches.classes.iter().zip(&allotment);
     let weight = |count: u64, rows: usize| count as f64 / rows as f64;
+    let classes = sketches.classes.values().zip(&allotment);
     Ok(Synthetic {
         shape: sketches.header.recipe.shape,
         values,
         exact,
-        labels: classes().flat_map(|((label, _), rows)| std::iter::repeat_n(label.clone(), *rows)).collect(),
+        labels: labels_of(sketches, &allotment).cloned().collect(),
         soft,
-        weights: classes().flat_map(|((_, sketch), n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
+        weights: classes.flat_map(|(sketch, n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
     })
+}
+
+/// The label of each of `allotment` rows of each class.
+fn labels_of<'a>(sketches: &'a Sketches, allotment: &'a [usize]) -> impl Iterator<Item = &'a Label> {
+    sketches.classes.keys().zip(allotment).flat_map(|(label, rows)| std::iter::repeat_n(label, *rows))
 }
 
 /// Optimized rows in the input's units, `allotment` of each class as they are stored.
@@ -113,20 +157,26 @@ fn optimized(
     options: &Options,
     allotment: &[usize],
     mosaic: Option<Mosaic>,
-    start: Option<&Rows>,
+    start: Start,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
     let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
     let groups = Groups::new(&decoded);
     let recipe = recipe(sketches, options, allotment)?;
     let steps = recipe.steps + recipe.unroll;
-    let mut values = init::rows(sketches, options, allotment, mosaic, start)?;
-    let mut soft = match options.label_kind {
-        LabelKind::Soft => Some(SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups)?),
-        LabelKind::Hard => None,
+    let mut values = init::rows(sketches, options, allotment, mosaic, start.rows)?;
+    let mut soft = match start.soft.filter(|_| options.learns_labels()) {
+        Some(soft) => Some(soft.clone()),
+        None if options.learns_labels() => {
+            Some(SoftLabels::of(&one_hot(&groups, &candle_core::Device::Cpu)?, &groups)?)
+        }
+        None => None,
     };
-    if steps > 0 {
+    if steps > 0 || options.has_teacher() {
         let pool = pool(sketches, options)?;
+        let unpack = descent::unpack(mosaic, &pool)?;
+        let teacher = options.has_teacher().then(|| teacher::Teacher::new(sketches, &pool)).transpose()?;
+        let taught = |values: &[f32]| teacher.as_ref().map(|t| t.labels(values, unpack.as_ref(), &groups)).transpose();
         // Before the first step: what can't be unrolled should say so at once.
         let unroll = match recipe.unroll {
             0 => None,
@@ -137,13 +187,28 @@ fn optimized(
         if recipe.steps > 0 {
             let mut observer = |progress: Progress| observer(Progress { steps, ..progress });
             let descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
-            (values, soft) = descent.run(values, &mut observer)?;
+            (values, soft) = descent.run(values, start.soft, &mut observer)?;
         }
         if let Some(unroll) = unroll {
-            (values, soft) = unroll.run(values, soft, (recipe.steps, steps), observer)?;
+            // Networks are tried with the labels that will be there, as far as they are known.
+            let given = if options.learns_labels() { soft } else { taught(&values)? };
+            (values, soft) = unroll.run(values, given, (recipe.steps, steps), observer)?;
         }
+        soft = match (soft, taught(&values)?) {
+            (Some(learned), Some(taught)) => Some(learned.mean(&taught)),
+            (learned, taught) => taught.or(learned),
+        };
     }
     Ok((missing::reproduced(sketches, allotment, values), soft))
+}
+
+/// Steps that [`synthesize`] takes: those of the optimizer, and those of unrolled training after them. None where real rows are chosen.
+pub(crate) fn steps(sketches: &Sketches, options: &Options) -> Result<(usize, usize)> {
+    if options.method.selects() {
+        return Ok((0, 0));
+    }
+    let recipe = recipe(sketches, options, &allotment::of(sketches, options)?)?;
+    Ok((recipe.steps, recipe.unroll))
 }
 
 /// How `allotment` rows of each class are optimized.
@@ -185,7 +250,9 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
         Term::Characteristic => Characteristic::learned_bytes(sketches, options, count),
         Term::Mean => 0,
     };
-    let objective_bytes: usize = options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum();
+    let teacher_bytes = if options.has_teacher() { Ridge::bytes_of(header, classes) } else { 0 };
+    let objective_bytes: usize =
+        teacher_bytes + options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum::<usize>();
     let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {
         true => 0,
         false => unroll::working_bytes(sketches, count)?,

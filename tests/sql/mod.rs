@@ -10,6 +10,7 @@ mod memory;
 mod mosaic;
 mod ncfm;
 mod output;
+mod passes;
 mod plans;
 mod queries;
 mod ridge;

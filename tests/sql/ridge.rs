@@ -95,3 +95,56 @@ async fn extractors_are_trained_by_a_scan_of_their_own_and_the_rows_repeat_for_a
     let e = message(&lists, "SELECT * FROM distill(n, pool => 'trained', ranges => '0,100')").await;
     assert!(e.contains("'pool'") && e.contains("for pictures"), "{e}");
 }
+
+#[tokio::test]
+async fn a_teacher_of_all_real_rows_says_what_the_finished_rows_are() {
+    let ctx = table();
+    let query = |labels: &str| {
+        format!(
+            "SELECT * FROM distill(t, ipc => 2, label_kind => 'soft', soft_labels => '{labels}', {SMALL}, steps => 20)"
+        )
+        .replace("steps => 2, ", "")
+    };
+    let ridge = |labels: &str| query(labels).replace("ipc => 2", "ipc => 2, method => 'ridge'");
+    let pixels = |batch: &RecordBatch| batch.column_by_name("image").unwrap().clone();
+    // The rows are those of hard labels, by whichever method: the teacher has no say in them.
+    let taught = rows(&ctx, &query("teacher")).await.unwrap();
+    let hard =
+        rows(&ctx, &query("learned").replace("label_kind => 'soft', soft_labels => 'learned', ", "")).await.unwrap();
+    assert_eq!(&pixels(&taught), &pixels(&hard));
+    for (shares, label) in shares(&taught).iter().zip(ints(&taught, "label")) {
+        let own = shares[label as usize];
+        assert!(shares.len() == 3 && (shares.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{shares:?}");
+        assert!(shares.iter().all(|share| (0.0..=own).contains(share)), "{label} {shares:?}");
+    }
+    assert!(shares(&taught).iter().flatten().any(|share| *share > 0.0 && *share < 1.0));
+
+    let (learned, both) = (rows(&ctx, &ridge("learned")).await.unwrap(), rows(&ctx, &ridge("both")).await.unwrap());
+    assert_eq!(&pixels(&learned), &pixels(&both));
+    assert_ne!(shares(&learned), shares(&both));
+    // Mosaics, unrolled training and further passes go with it, and so does a set without a step.
+    for more in [", mosaic => 2", ", unroll => 2", ", passes => 2"] {
+        let more = query("teacher").replace(", steps => 20", &format!(", steps => 2{more}"));
+        assert_eq!(rows(&ctx, &more).await.unwrap().num_rows(), 6, "{more}");
+    }
+    let start = query("teacher").replace("steps => 20", "steps => 0");
+    assert!(shares(&rows(&ctx, &start).await.unwrap()).iter().flatten().any(|share| *share > 0.0 && *share < 1.0));
+
+    for (more, parts) in [
+        ("soft_labels => 'teacher'", ["'soft_labels'", "label_kind => 'soft'"]),
+        ("soft_labels => 'teacher', label_kind => 'soft', moments => 'none'", ["'moments'", "teacher"]),
+        ("soft_labels => 'both', label_kind => 'soft', method => 'mean'", ["'label_kind'", "'teacher'"]),
+    ] {
+        let e = message(&ctx, &format!("SELECT * FROM distill(t, {more})")).await;
+        assert!(parts.iter().all(|part| e.contains(part)), "{more}: {e}");
+    }
+    let without = "(SELECT label, distill_sketch_agg(image, 'extractors=2 width=8') AS s FROM t GROUP BY label)";
+    let e = message(
+        &ctx,
+        &format!(
+            "SELECT * FROM distill({without}, ipc => 2, label_kind => 'soft', soft_labels => 'teacher', steps => 2)"
+        ),
+    )
+    .await;
+    assert!(e.contains("a teacher of soft labels needs second moments"), "{e}");
+}

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extract::{ConvNet, Pool};
 use crate::kernels::Groups;
 use crate::objective::one_hot;
-use crate::options::{LabelKind, Options, unroll_kept};
+use crate::options::{Options, unroll_kept};
 use crate::random;
 use crate::rows::Shape;
 use crate::sketch::{Header, Sketches};
@@ -100,7 +100,7 @@ impl<'a> Unroll<'a> {
             }
         }
         let real = Tensor::from_vec(values, (numbers.len(), channels, height, width), device)?;
-        let learn_labels = options.label_kind == LabelKind::Soft;
+        let learn_labels = options.learns_labels();
         let window = Window {
             student: student(&sketches.header, sketches.classes.len(), device)?,
             real,
@@ -112,7 +112,7 @@ impl<'a> Unroll<'a> {
     }
 
     /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned, from `soft` on. `done`
-    /// of the job's `steps` were taken before.
+    /// of the job's `steps` were taken before. Where labels aren't learned, `soft` are those that the networks are trained with.
     pub(super) fn run(
         &self,
         start: Vec<f32>,
