@@ -285,7 +285,7 @@ mod tests {
         let frequency_scales = FrequencyScales::new(vec![0.5, 1.0, 2.0]).unwrap();
         let scaled =
             |frequencies| Options { frequencies, frequency_scales: frequency_scales.clone(), ..Default::default() };
-        [None, Some(0), Some(3)].map(|n| scaled(n).check().unwrap());
+        [None, Some(0), Some(3)].into_iter().for_each(|n| scaled(n).check().unwrap());
         assert!(refused(scaled(Some(2))).contains("'frequency_scales'"));
     }
 
