@@ -25,8 +25,9 @@
 //! | `reservoir` | LargeList of struct `hash`: FixedSizeBinary(16), `copies`: Int64, `values`: LargeList of Float32, `exact`: LargeBinary | real rows, smallest hash first; `exact` has the bytes of numbers that an f32 can't hold, where rows are chosen |
 //! | `sections` | LargeList of struct `name`: Utf8, `parameters`: Utf8, `integers`: LargeList of LargeList of Int64, `numbers`: LargeList of LargeList of Float64 | optional parts by name, their parameters as JSON |
 //!
-//! There are two. `frequency_scales`: `parameters` say the `scales` that frequencies are drawn with, in turn; without it they have scale 1. `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
+//! There are two. `second_moments`: `parameters` say its `kind` (`pooled` or `class`), `dim`, `units` and for each extractor the `bounds` that they stand
 //! for and the values `clipped`, and the `rows`; `integers` has for each extractor the packed upper triangle of the sums of products, or nothing where all are 0.
+//! `frequency_scales`: `parameters` say the `scales` of the normal distributions that frequencies are drawn from, in turn. Without it that is 1 for all.
 //!
 //! The type is the same for every pool, and stays: what comes later are sections. A reader refuses a section that it doesn't know, since
 //! sums that were changed by it (by noise, say) mean something else. Nothing is kept in schema or field metadata, which query engines
