@@ -286,8 +286,14 @@ mod tests {
     #[test]
     fn option_names_are_completed_inside_distill_and_not_offered_twice() {
         assert_eq!(at_end("SELECT * FROM distill(train, ip"), ["ipc => "]);
-        assert_eq!(at_end("SELECT * FROM distill('a,b', ipc => 1,\n  s"), ["seed => ", "sizes => ", "soft_labels => ", "steps => "]);
-        assert_eq!(at_end("SELECT * FROM distill(t, IPC := 2, seed => 1, s"), ["sizes => ", "soft_labels => ", "steps => "]);
+        assert_eq!(
+            at_end("SELECT * FROM distill('a,b', ipc => 1,\n  s"),
+            ["seed => ", "sizes => ", "soft_labels => ", "steps => "]
+        );
+        assert_eq!(
+            at_end("SELECT * FROM distill(t, IPC := 2, seed => 1, s"),
+            ["sizes => ", "soft_labels => ", "steps => "]
+        );
         assert_eq!(at_end("SELECT * FROM distill((SELECT a, b FROM t), classes => ['x', 'y'], ipc"), ["ipc => "]);
         assert_eq!(at_end("SELECT * FROM distill(t, ").len(), SPECS.len());
         // Another call's arguments, and those of a query inside, are none of ours.

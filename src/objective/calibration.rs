@@ -4,8 +4,6 @@
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::kernels::ridge_solve;
-use crate::objective::ridge::RIDGE;
 use crate::objective::second_moments::{self, SecondMoments};
 use crate::objective::{Groups, Objective, of_member};
 use crate::sketch::{Header, Sketches};
@@ -65,15 +63,10 @@ impl Calibration {
 impl Readout {
     fn new(moments: &SecondMoments, device: &Device) -> candle_core::Result<Self> {
         let SecondMoments { second, cross, projection } = moments;
-        let (second, cross) = (second.to_dtype(DType::F64)?, cross.to_dtype(DType::F64)?);
         let d = cross.dim(0)? - 1;
-        let (gram, mean) =
-            (second.narrow(0, 0, d)?.narrow(1, 0, d)?.contiguous()?, second.narrow(0, d, 1)?.narrow(1, 0, d)?);
-        let identity = Tensor::eye(d, DType::F64, &Device::Cpu)?;
-        let diagonal = (&gram * &identity)?.sum_all()?.to_scalar::<f64>()?;
-        // Where all features are 0, any matrix will do.
-        let ridge = (RIDGE * diagonal / d as f64).max(f64::MIN_POSITIVE.sqrt());
-        let weights = ridge_solve(&(&gram + (identity * ridge)?)?, &cross.narrow(0, 0, d)?.contiguous()?)?;
+        let weights = moments.ridge_of_features(&cross.narrow(0, 0, d)?)?;
+        let (second, cross) = (second.to_dtype(DType::F64)?, cross.to_dtype(DType::F64)?);
+        let mean = second.narrow(0, d, 1)?.narrow(1, 0, d)?;
         let bias = (cross.narrow(0, d, 1)? - mean.contiguous()?.matmul(&weights)?)?;
         let readout = Tensor::cat(&[&weights, &bias], 0)?;
         let scaled = (&readout * scale(&second, &cross, &readout)?)?.to_dtype(DType::F32)?;
@@ -141,7 +134,7 @@ mod tests {
     use crate::extract::Pool;
     use crate::kernels::Wants;
     use crate::objective::second_moments::tests::{COUNTS, WIDTH, options, sketched};
-    use crate::objective::{gradient_check, one_hot};
+    use crate::objective::{RIDGE, gradient_check, one_hot};
     use crate::options::Moments;
     use crate::random;
     use crate::rows::{Label, Rows};

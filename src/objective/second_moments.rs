@@ -1,8 +1,10 @@
 //! Sketches flow in; of all their real rows the mean products of features with each other and with labels flow out, one extractor at a time.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::kernels::ridge_solve;
+use crate::objective::RIDGE;
 use crate::sketch::{Header, MOMENT_UNITS, MomentsHeader, Sketches, moment_projection};
 
 /// Of all real rows, with `f` the features of one extractor and a one, `[d + 1]`, and `y` the labels, one-hot less 1 / classes.
@@ -76,6 +78,19 @@ impl SecondMoments {
             square[d * (d + 1) + i] = mean;
         }
         Ok(Self { second: Tensor::from_vec(square, (d + 1, d + 1), device)?, cross, projection })
+    }
+
+    /// `(E[f f^T] + r mean(diag) I)^-1 B` in float64, of the features alone, `[d, classes]`, for `right` `B` as many: what ridge regression of all real rows on `f` is where `B` is
+    /// `E[f y^T]`. There is no one among the features: they were rounded and clipped for their products, their means weren't, so that with a column of ones the matrix
+    /// need not be positive definite where rows are few.
+    pub(crate) fn ridge_of_features(&self, right: &Tensor) -> candle_core::Result<Tensor> {
+        let d = self.second.dim(0)? - 1;
+        let second = self.second.narrow(0, 0, d)?.narrow(1, 0, d)?.to_dtype(DType::F64)?.contiguous()?;
+        let identity = Tensor::eye(d, DType::F64, second.device())?;
+        let diagonal = (&second * &identity)?.sum_all()?.to_scalar::<f64>()?;
+        // Where all features are 0, any matrix will do.
+        let ridge = (RIDGE * diagonal / d.max(1) as f64).max(f64::MIN_POSITIVE.sqrt());
+        ridge_solve(&(second + (identity * ridge)?)?, &right.to_dtype(DType::F64)?.contiguous()?)
     }
 
     /// Bytes of memory of one extractor's, for sketches with `header`, of `classes` classes.

@@ -14,6 +14,7 @@ impl Options {
             || self.learned_frequencies > 0
             || self.warm_start.is_some()
             || self.unroll.is_some_and(|steps| steps > 0)
+            || self.kept_extractors > 0
             || self.passes > 1
             || self.terms.is_some()
             || self.label_kind == LabelKind::Soft

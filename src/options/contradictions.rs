@@ -86,6 +86,19 @@ impl Options {
             let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
+        if self.kept_extractors > 0 {
+            if self.reservoir_per_class == Some(0) {
+                let message =
+                    "kept_extractors looks at real rows that are kept; keep some, or use kept_extractors => 0";
+                return Err(Error::option("reservoir_per_class", message));
+            }
+            if let Some((term, _)) = self.loss_terms().0.iter().find(|(term, _)| term.needs_moments()) {
+                let message = format!(
+                    "second moments are taken of all rows alone, and the term '{term}' needs them; leave one of them out"
+                );
+                return Err(Error::option("kept_extractors", message));
+            }
+        }
         self.check_frequencies()?;
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
@@ -165,6 +178,11 @@ impl Options {
                 "method => '{method}' chooses real rows and changes none: there is nothing to do in {steps} steps; leave it out, or use {only}"
             );
             return Err(Error::option("steps", message));
+        }
+        if self.kept_extractors > 0 {
+            let message =
+                format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
+            return Err(Error::option("kept_extractors", message));
         }
         if self.unroll.is_some_and(|steps| steps > 0) {
             let message =
@@ -343,6 +361,19 @@ mod tests {
             |frequencies| Options { frequencies, frequency_scales: frequency_scales.clone(), ..Default::default() };
         [None, Some(0), Some(3)].into_iter().for_each(|n| scaled(n).check().unwrap());
         assert!(refused(scaled(Some(2))).contains("'frequency_scales'"));
+    }
+
+    #[test]
+    fn further_networks_need_kept_rows_and_something_to_optimize_without_second_moments() {
+        let further = Options { kept_extractors: 8, ..Default::default() };
+        further.check().unwrap();
+        let noise = Options { init: Init::Noise, ..further.clone() };
+        noise.check().unwrap();
+        let e = refused(Options { reservoir_per_class: Some(0), ..noise });
+        assert!(e.contains("'reservoir_per_class'") && e.contains("kept_extractors => 0"), "{e}");
+        assert!(refused(Options { method: Method::Herding, ..further.clone() }).contains("'kept_extractors'"));
+        let e = refused(Options { method: Method::Ridge, ..further });
+        assert!(e.contains("'kept_extractors'") && e.contains("'ridge'"), "{e}");
     }
 
     #[test]

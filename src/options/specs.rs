@@ -180,6 +180,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown_option
     ),
     spec!(
+        kept_extractors,
+        Kind::Integer,
+        "Further random networks, for pictures 16 channels wide with an augmentation each, that see only the real rows that are kept; steps take them and those of the pool in turn. Give more steps with them.",
+        |n, v| int(n, v, 0, 4096),
+        shown
+    ),
+    spec!(
         network,
         Kind::Choice(Network::VALUES),
         "What the extractors are: 'convnet' for pictures; 'mlp', 'fourier' (random Fourier features) or 'mixed' for lists of numbers and tables; 'auto'.",

@@ -28,6 +28,7 @@ const JUDGES: usize = 4;
 
 /// The optimization of one job.
 pub(crate) struct Descent<'a> {
+    /// The sketches' own, which says what rows look like.
     pool: &'a Pool,
     recipe: &'a Recipe,
     options: &'a Options,
@@ -35,8 +36,48 @@ pub(crate) struct Descent<'a> {
     groups: Groups,
     /// What makes those of stored rows; `None`: they are the same.
     unpack: Option<Unpack>,
-    objectives: Vec<(f64, Box<dyn Objective + 'a>)>,
+    /// The sketches' own extractors, then further ones: members are counted through.
+    matched: Vec<Matched<'a>>,
     pub(crate) rows_at_once: usize,
+}
+
+/// The extractors of a pool, and what is matched of their features.
+struct Matched<'a> {
+    pool: &'a Pool,
+    objectives: Vec<(f64, Box<dyn Objective + 'a>)>,
+}
+
+impl<'a> Matched<'a> {
+    fn new(sketches: &Sketches, options: &Options, recipe: &Recipe, pool: &'a Pool) -> Result<Self> {
+        let mut objectives: Vec<(f64, Box<dyn Objective + 'a>)> = vec![];
+        for (term, weight) in &recipe.terms.0 {
+            let objective: Box<dyn Objective + 'a> = match term {
+                Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
+                Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool)?),
+                Term::Ridge => Box::new(Ridge::new(sketches, pool.device())?),
+                Term::Calibration => Box::new(Calibration::new(sketches, pool.device())?),
+            };
+            objectives.push((*weight, objective));
+        }
+        Ok(Self { pool, objectives })
+    }
+
+    fn extractors(&self) -> usize {
+        self.pool.recipe().extractors
+    }
+
+    /// The weighted sum of the terms.
+    fn sum(&self, of: impl Fn(&dyn Objective) -> candle_core::Result<Tensor>) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for (weight, objective) in &self.objectives {
+            let term = (of(objective.as_ref())? * *weight)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + term)?,
+                None => term,
+            });
+        }
+        sum.ok_or_else(|| Error::option("method", "nothing is matched"))
+    }
 }
 
 /// A loss, and where it falls.
@@ -58,17 +99,33 @@ impl<'a> Descent<'a> {
         mosaic: Option<Mosaic>,
     ) -> Result<Self> {
         let unpack = unpack(mosaic, pool)?;
-        let mut objectives: Vec<(f64, Box<dyn Objective + 'a>)> = vec![];
-        for (term, weight) in &recipe.terms.0 {
-            let objective: Box<dyn Objective + 'a> = match term {
-                Term::Mean => Box::new(Mean::new(sketches, pool.device())?),
-                Term::Characteristic => Box::new(Characteristic::new(sketches, options, pool)?),
-                Term::Ridge => Box::new(Ridge::new(sketches, pool.device())?),
-                Term::Calibration => Box::new(Calibration::new(sketches, pool.device())?),
-            };
-            objectives.push((*weight, objective));
+        let matched = vec![Matched::new(sketches, options, recipe, pool)?];
+        Ok(Self { pool, recipe, options, groups, unpack, matched, rows_at_once: ROWS_AT_ONCE })
+    }
+
+    /// With the extractors of `pool` too, on the same device, which `sketches` of the same classes were made with.
+    pub(crate) fn join(mut self, sketches: &Sketches, pool: &'a Pool) -> Result<Self> {
+        // Frequencies are learned on kept rows, which only the first sketches have.
+        let options = Options { learned_frequencies: 0, ..self.options.clone() };
+        self.matched.push(Matched::new(sketches, &options, self.recipe, pool)?);
+        Ok(self)
+    }
+
+    /// Extractors of all pools.
+    pub(crate) fn members(&self) -> usize {
+        self.matched.iter().map(Matched::extractors).sum()
+    }
+
+    /// What extractor `member` belongs to, and its number there.
+    fn of_member(&self, member: usize) -> Result<(&Matched<'a>, usize)> {
+        let mut number = member;
+        for matched in &self.matched {
+            match number.checked_sub(matched.extractors()) {
+                Some(beyond) => number = beyond,
+                None => return Ok((matched, number)),
+            }
         }
-        Ok(Self { pool, recipe, options, groups, unpack, objectives, rows_at_once: ROWS_AT_ONCE })
+        Err(Error::Pool(format!("there is no extractor {member}; there are {}, counted from 0", self.members())))
     }
 
     /// From `start` `[stored rows, shape.len()]`, in the extractors' units, to rows of the same form; with their labels, where these are learned, from `soft` on
@@ -95,8 +152,7 @@ impl<'a> Descent<'a> {
             })
         };
         let (mut of_rows, mut of_labels) = (optimizer(&rows)?, optimizer(&labels)?);
-        let members = self.pool.recipe().extractors;
-        let order = passes(self.options.seed, members, steps);
+        let order = passes(self.options.seed, self.members(), steps);
         let interval = steps.div_ceil(JUDGED).max(1);
         let mut best: Option<(f64, Tensor, Tensor)> = None;
         for (i, member) in order.into_iter().enumerate() {
@@ -113,7 +169,7 @@ impl<'a> Descent<'a> {
                 let (rows, labels) = (rows.as_detached_tensor(), labels.as_detached_tensor());
                 best = Some((self.judge(&rows, &labels)?, rows.copy()?, labels.copy()?));
             }
-            self.objectives.iter().try_for_each(|(_, objective)| objective.respond())?;
+            self.of_member(member)?.0.objectives.iter().try_for_each(|(_, objective)| objective.respond())?;
             of_rows.step(&[by_rows], self.recipe.rate_at(i))?;
             if let Some(gradient) = by_labels {
                 of_labels.step(&[gradient], self.recipe.label_rate_at(i))?;
@@ -152,23 +208,6 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// The weighted sum of the terms for features `[rows, feature_len]`.
-    fn loss(&self, member: usize, features: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        self.sum(|objective| objective.loss(member, features, &self.groups, labels))
-    }
-
-    fn sum(&self, of: impl Fn(&dyn Objective) -> candle_core::Result<Tensor>) -> Result<Tensor> {
-        let mut sum: Option<Tensor> = None;
-        for (weight, objective) in &self.objectives {
-            let term = (of(objective.as_ref())? * *weight)?;
-            sum = Some(match sum {
-                Some(sum) => (sum + term)?,
-                None => term,
-            });
-        }
-        sum.ok_or_else(|| Error::option("method", "nothing is matched"))
-    }
-
     /// Loss and gradient of rows and labels, for one extractor.
     ///
     /// The loss couples rows only through their features. So where the rows are many, the features are computed without a
@@ -176,22 +215,24 @@ impl<'a> Descent<'a> {
     pub(crate) fn gradient(&self, member: usize, rows: &Tensor, labels: &Tensor) -> Result<Gradient> {
         let wants = Wants { input: true, weights: false, parallel: true };
         let missing = || Error::Pool(format!("extractor {member} gives no gradient for its input"));
+        let (matched, number) = self.of_member(member)?;
+        let loss_of = |features: &Tensor| matched.sum(|term| term.loss(number, features, &self.groups, labels));
         let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
         if n <= at_once {
-            let loss = self.loss(member, &self.pool.features(member, &self.unpacked(rows)?, wants)?, labels)?;
+            let loss = loss_of(&matched.pool.features(number, &self.unpacked(rows)?, wants)?)?;
             let mut gradients = loss.backward()?;
             let by_rows = gradients.remove(rows).ok_or_else(missing)?;
             return Ok(Gradient { loss: scalar(&loss)?, rows: by_rows, labels: gradients.remove(labels) });
         }
         let features = Var::from_tensor(&self.features(member, &rows.detach())?)?;
-        let loss = self.loss(member, features.as_tensor(), labels)?;
+        let loss = loss_of(features.as_tensor())?;
         let mut gradients = loss.backward()?;
         let by_features = gradients.remove(features.as_tensor()).ok_or_else(missing)?;
         let mut parts = vec![];
         for start in (0..n).step_by(at_once) {
             let len = at_once.min(n - start);
             let part = Var::from_tensor(&rows.narrow(0, start, len)?.detach().contiguous()?)?;
-            let features = self.pool.features(member, &self.unpacked(part.as_tensor())?, wants)?;
+            let features = matched.pool.features(number, &self.unpacked(part.as_tensor())?, wants)?;
             let product = (features * by_features.narrow(0, start * self.packed(), len * self.packed())?)?;
             parts.push(product.sum_all()?.backward()?.remove(part.as_tensor()).ok_or_else(missing)?);
         }
@@ -206,26 +247,28 @@ impl<'a> Descent<'a> {
     /// Features of detached rows, without a graph, a bounded number of rows at a time.
     fn features(&self, member: usize, rows: &Tensor) -> Result<Tensor> {
         let wants = Wants { input: false, weights: false, parallel: true };
+        let (matched, number) = self.of_member(member)?;
         let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
         if n <= at_once {
-            return self.pool.features(member, &self.unpacked(rows)?, wants);
+            return matched.pool.features(number, &self.unpacked(rows)?, wants);
         }
         let part = |start: usize| {
             let len = at_once.min(n - start);
-            self.pool.features(member, &self.unpacked(&rows.narrow(0, start, len)?.contiguous()?)?, wants)
+            matched.pool.features(number, &self.unpacked(&rows.narrow(0, start, len)?.contiguous()?)?, wants)
         };
         let parts = (0..n).step_by(at_once).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The loss of detached rows, summed over a few extractors, always the same, spread over the pool.
+    /// The loss of detached rows, summed over a few extractors, always the same, spread over all pools.
     fn judge(&self, rows: &Tensor, labels: &Tensor) -> Result<f64> {
-        let members = self.pool.recipe().extractors;
+        let members = self.members();
         let judges = members.min(JUDGES);
         let mut sum = 0.0;
         for member in (0..judges).map(|i| i * members / judges) {
             let features = self.features(member, rows)?;
-            sum += scalar(&self.sum(|objective| objective.judged(member, &features, &self.groups, labels))?)?;
+            let (matched, number) = self.of_member(member)?;
+            sum += scalar(&matched.sum(|term| term.judged(number, &features, &self.groups, labels))?)?;
         }
         Ok(sum)
     }

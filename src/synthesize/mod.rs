@@ -4,6 +4,7 @@ mod allotment;
 mod batch;
 mod descent;
 mod init;
+mod kept;
 mod labels;
 mod missing;
 mod optimizer;
@@ -48,11 +49,11 @@ pub struct Synthetic {
 /// How far the job is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Steps done; classes done where real rows are chosen.
+    /// Steps done; classes done where real rows are chosen; 0 while further networks look at kept rows, before the first step.
     pub step: usize,
     /// Steps in all, or classes.
     pub steps: usize,
-    /// The loss of this step; `None` where real rows are chosen.
+    /// The loss of this step; `None` where real rows are chosen, and before the first step.
     pub loss: Option<f64>,
 }
 
@@ -186,7 +187,18 @@ fn optimized(
         };
         if recipe.steps > 0 {
             let mut observer = |progress: Progress| observer(Progress { steps, ..progress });
-            let descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
+            // Declared first: the descent borrows it.
+            let further;
+            let mut descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
+            if options.kept_extractors > 0 {
+                let mut going = || match observer(Progress { step: 0, steps, loss: None }) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(Error::Cancelled),
+                };
+                let (of_kept, their_pool) = kept::sketches(sketches, options, pool.device(), &mut going)?;
+                further = their_pool;
+                descent = descent.join(&of_kept, &further)?;
+            }
             (values, soft) = descent.run(values, start.soft, &mut observer)?;
         }
         if let Some(unroll) = unroll {
@@ -253,6 +265,7 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let teacher_bytes = if options.has_teacher() { Ridge::bytes_of(header, classes) } else { 0 };
     let objective_bytes: usize =
         teacher_bytes + options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum::<usize>();
+    let kept = if options.kept_extractors > 0 { kept::working_bytes(sketches, options) } else { 0 };
     let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {
         true => 0,
         false => unroll::working_bytes(sketches, count)?,
@@ -260,7 +273,7 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => networks + 5 * rows + objective_bytes + unrolled,
+        false => networks + 5 * rows + objective_bytes + kept + unrolled,
     })
 }
 

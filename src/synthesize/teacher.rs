@@ -4,8 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::error::Result;
 use crate::extract::Pool;
-use crate::kernels::{Groups, Wants, ridge_solve};
-use crate::objective::RIDGE;
+use crate::kernels::{Groups, Wants};
 use crate::objective::second_moments::{self, SecondMoments};
 use crate::sketch::Sketches;
 use crate::synthesize::SoftLabels;
@@ -88,18 +87,13 @@ impl<'a> Teacher<'a> {
 }
 
 impl Readout {
-    fn new(target: SecondMoments, prior: &Tensor) -> Result<Self> {
-        // The last row and column are those of a feature that is 1 always.
-        let d = target.second.dim(0)? - 1;
-        let second = target.second.narrow(0, 0, d)?.narrow(1, 0, d)?.to_dtype(DType::F64)?;
-        let means = target.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
+    fn new(moments: SecondMoments, prior: &Tensor) -> Result<Self> {
+        let d = moments.second.dim(0)? - 1;
+        let means = moments.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
         // E[f (y - 1 / classes)^T] less E[f] (p - 1 / classes)^T.
-        let cross = (target.cross.narrow(0, 0, d)? - means.matmul(prior)?)?.to_dtype(DType::F64)?;
-        let identity = Tensor::eye(d, DType::F64, second.device())?;
-        let trace = (&second * &identity)?.sum_all()?.to_scalar::<f64>()?;
-        let ridge = (RIDGE * trace / d.max(1) as f64).max(f64::MIN_POSITIVE);
-        let weights = ridge_solve(&(second + (identity * ridge)?)?, &cross)?.to_dtype(DType::F32)?;
-        Ok(Self { projection: target.projection, weights })
+        let cross = (moments.cross.narrow(0, 0, d)? - means.matmul(prior)?)?;
+        let weights = moments.ridge_of_features(&cross)?.to_dtype(DType::F32)?;
+        Ok(Self { projection: moments.projection, weights })
     }
 }
 
@@ -112,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::extract::PoolRecipe;
+    use crate::objective::RIDGE;
     use crate::options::{LabelKind, LabelSource, Moments, Options};
     use crate::random;
     use crate::rows::{Label, Rows, Shape};

@@ -49,7 +49,10 @@ fn noisy(n: usize, deviation: f32) -> Rows {
 
 fn sketches(options: &Options, rows: &Rows) -> Sketches {
     let recipe = extract::PoolRecipe::choose(SHAPE, (0.0, 255.0), options).unwrap();
-    let pool = Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap());
+    sketched(Arc::new(Pool::build(&recipe, &Device::Cpu).unwrap()), options, rows)
+}
+
+fn sketched(pool: Arc<Pool>, options: &Options, rows: &Rows) -> Sketches {
     let sketcher = Sketcher::new(pool, options).unwrap();
     let mut classes = vec![ClassSketch::empty(sketcher.header()); 3];
     let numbers: Vec<usize> = rows.labels.iter().map(|label| label.to_string().parse().unwrap()).collect();
@@ -478,4 +481,82 @@ fn unrolled_training_needs_real_rows_and_pictures() {
     });
     let e = e.unwrap_err().to_string();
     assert!(e.contains("reservoir_per_class => 250") && e.contains("unroll => 0"), "{e}");
+}
+
+fn kept_sketches(sketches: &Sketches, options: &Options) -> (Sketches, Arc<Pool>) {
+    kept::sketches(sketches, options, &Device::Cpu, &mut || Ok(())).unwrap()
+}
+
+#[test]
+fn further_networks_see_each_kept_row_once() {
+    let (rows, options) = (pictures(30), Options { kept_extractors: 4, ..options() });
+    let whole = sketches(&options, &rows);
+    let (kept, pool) = kept_sketches(&whole, &options);
+    assert_eq!((pool.recipe().extractors, pool.recipe().width), (4, 16));
+    assert_eq!(pool.recipe().augment, "color_crop_cutout_flip_scale_rotate");
+    assert_ne!(pool.recipe().source, whole.header.recipe.source);
+    // All of these few are kept.
+    let plain =
+        Options { reservoir_per_class: Some(0), init: Init::Noise, seed: kept.header.frequency_seed, ..options };
+    let expected = sketched(pool, &plain, &rows);
+    assert!(kept.header == expected.header && kept.classes == expected.classes);
+}
+
+#[test]
+fn extractors_of_both_pools_are_counted_through() {
+    let options = Options { learned_frequencies: 8, kept_extractors: 5, ..options() };
+    let sketches = sketches(&options, &pictures(30));
+    let (kept, further) = kept_sketches(&sketches, &options);
+    let pool = Pool::build(&sketches.header.recipe, &Device::Cpu).unwrap();
+    let recipe = Recipe::choose(&options, &sketches.header, 2).unwrap();
+    let plain = Options { learned_frequencies: 0, ..options.clone() };
+    let groups = Groups::new(&[2, 2, 2]);
+    let own = descent::Descent::new(&sketches, &options, &recipe, &pool, groups.clone(), None).unwrap();
+    let others = descent::Descent::new(&kept, &plain, &recipe, &further, groups.clone(), None).unwrap();
+    let both = descent::Descent::new(&sketches, &options, &recipe, &pool, groups.clone(), None).unwrap();
+    let both = both.join(&kept, &further).unwrap();
+    assert_eq!([&own, &others, &both].map(|descent| descent.members()), [3, 5, 8]);
+    let start = init::rows(&sketches, &options, &[2, 2, 2], None, None).unwrap();
+    let rows = Var::from_vec(start, (6, 1, 8, 8), &Device::Cpu).unwrap();
+    let labels = objective::one_hot(&groups, &Device::Cpu).unwrap();
+    let of = |descent: &descent::Descent<'_>, member| {
+        let Gradient { loss, rows, .. } = descent.gradient(member, rows.as_tensor(), &labels).unwrap();
+        (loss, rows.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    for member in 0..8 {
+        let alone = if member < 3 { of(&own, member) } else { of(&others, member - 3) };
+        assert_eq!(of(&both, member), alone, "{member}");
+    }
+    let e = both.gradient(8, rows.as_tensor(), &labels).err().unwrap().to_string();
+    assert!(e.contains("no extractor 8") && e.contains("there are 8"), "{e}");
+}
+
+#[test]
+fn further_networks_change_rows_alike_for_any_number_of_threads_and_need_kept_rows() {
+    let plain = options();
+    let mut sketches = sketches(&plain, &pictures(30));
+    let with = |n| Options { kept_extractors: n, ..plain.clone() };
+    let on = |threads: usize, options: &Options| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&sketches, options).0.values)
+    };
+    let one = on(1, &with(6));
+    assert_eq!(one, on(3, &with(6)));
+    assert_ne!(one, on(1, &plain));
+    let bytes = |options: &Options| working_bytes(&sketches, options).unwrap();
+    // At least the sums of cosines and sines of three classes.
+    assert!(bytes(&with(6)) - bytes(&plain) > 6 * 3 * 2 * 64 * 8);
+
+    let mut told = vec![];
+    let result = synthesize(&sketches, &with(6), &mut |p| {
+        told.push((p.step, p.steps, p.loss));
+        ControlFlow::Break(())
+    });
+    assert!(matches!(result, Err(Error::Cancelled)) && told == [(0, 30, None)], "{told:?}");
+
+    sketches.classes.get_mut(&Label::Int(1)).unwrap().reservoir.rows.clear();
+    // Of rows that start as noise only the networks miss the kept ones.
+    let noise = Options { init: Init::Noise, ..with(6) };
+    let e = synthesize(&sketches, &noise, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(e.contains("class 1") && e.contains("kept_extractors => 0"), "{e}");
 }

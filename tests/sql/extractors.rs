@@ -10,7 +10,10 @@ async fn all_layers_and_mixed_sizes_run_and_the_plan_says_them() {
     let query = |more: &str| format!("SELECT * FROM distill(t, {DEEP}{more})");
     let plain = rows(&ctx, &query("")).await.unwrap();
     let plan = shown(&ctx, &format!("EXPLAIN {}", query(""))).await;
-    assert!(plan.contains("depth=2, features=144") && !plan.contains(" layers=") && !plan.contains(" sizes="), "{plan}");
+    assert!(
+        plan.contains("depth=2, features=144") && !plan.contains(" layers=") && !plan.contains(" sizes="),
+        "{plan}"
+    );
     let mut made = vec![plain];
     for (more, said) in [
         (", layers => 'all'", "depth=2, layers=all, features=288"),

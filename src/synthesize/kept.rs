@@ -1,0 +1,88 @@
+//! Kept real rows flow in; their sketches by a further pool, of many small networks, flow out.
+//!
+//! Many small networks teach rows more than a few large ones at the same cost of a step (docs/results.md), but all real rows can't be put through so many. Those
+//! that are kept can.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Device;
+
+use crate::error::{Error, Result};
+use crate::extract::{Pool, PoolRecipe, Source};
+use crate::options::{AUGMENTS, Moments, Options, unroll_kept};
+use crate::rows::{Rows, Shape};
+use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Sketcher, Sketches};
+
+/// Channels of a network for pictures.
+const WIDTH: usize = 16;
+
+/// Sketches of the rows that `sketches` keep, each once, by as many further networks as `options` say, on `device`; they keep no rows themselves. `going` is asked before
+/// each micro-batch, and its error ends it. Fails where a class keeps no rows.
+pub(super) fn sketches(
+    sketches: &Sketches,
+    options: &Options,
+    device: &Device,
+    going: &mut dyn FnMut() -> Result<()>,
+) -> Result<(Sketches, Arc<Pool>)> {
+    let header = &sketches.header;
+    let shape = header.recipe.shape;
+    let pool = Arc::new(Pool::build(&recipe(header, options), device)?);
+    let sketcher = Sketcher::new(Arc::clone(&pool), &asked(header, options))?;
+    let mut classes = vec![ClassSketch::empty(sketcher.header()); sketches.classes.len()];
+    for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
+        let kept = &sketch.reservoir.rows;
+        if kept.is_empty() {
+            return Err(Error::Sketch(format!(
+                "class {label} has no real rows for further networks; make the sketch with reservoir_per_class => {}, or use kept_extractors => 0",
+                unroll_kept(shape)
+            )));
+        }
+        for part in kept.chunks(MICRO_BATCH) {
+            going()?;
+            let values = part.iter().flat_map(|row| row.values.iter().copied()).collect();
+            let rows = Rows { shape, values, labels: vec![label.clone(); part.len()], exact: vec![], skipped: 0 };
+            sketcher.fold(&rows, &vec![class; part.len()], &mut classes, &AtomicBool::new(false))?;
+        }
+    }
+    let classes = sketches.classes.keys().cloned().zip(classes).collect();
+    Ok((Sketches { header: sketcher.header().clone(), classes }, pool))
+}
+
+/// Bytes of memory that the further networks and their sketches take.
+pub(super) fn working_bytes(sketches: &Sketches, options: &Options) -> usize {
+    let recipe = recipe(&sketches.header, options);
+    let frequencies = size_of::<f32>() * recipe.extractors * recipe.feature_len() * sketches.header.frequencies;
+    let networks = recipe.network_bytes(true);
+    let header = Header { recipe, moments: None, reservoir: 0, ..sketches.header.clone() };
+    // Targets, in half the digits, are made while the sketches are there.
+    networks + frequencies + sketches.classes.len() * ClassSketch::bytes_of(&header) * 3 / 2
+}
+
+/// Of pictures: narrow ConvNets, each with a transform of its own. Of other rows: networks as the sketches'.
+fn recipe(header: &Header, options: &Options) -> PoolRecipe {
+    let (width, augment) = match header.recipe.shape {
+        Shape::Picture { .. } => (WIDTH, AUGMENTS.join("_")),
+        Shape::Vector { .. } => (header.recipe.width, header.recipe.augment.clone()),
+    };
+    let source = Source::Random { seed: seed(options) };
+    PoolRecipe { source, extractors: options.kept_extractors, width, augment, ..header.recipe.clone() }
+}
+
+/// Never the seed of another pool: those that are given have 63 bits.
+fn seed(options: &Options) -> u64 {
+    options.seed ^ (1 << 63)
+}
+
+/// Options for sketches like those with `header`, without moments and rows.
+fn asked(header: &Header, options: &Options) -> Options {
+    Options {
+        frequencies: Some(header.frequencies),
+        frequency_scales: header.frequency_scales.clone(),
+        moments: Some(Moments::None),
+        reservoir_per_class: Some(0),
+        unroll: None,
+        seed: seed(options),
+        ..options.clone()
+    }
+}
