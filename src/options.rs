@@ -209,10 +209,11 @@ impl Options {
             (None, Allocation::Equal) => ipc.max(64),
             (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
         };
-        // For unrolled training and further networks, whether or not it is asked for now: sketches of the same rows shouldn't differ by how they are to be optimized.
+        // For unrolled training and the like, whether or not it is asked for now: sketches of the same rows shouldn't differ by how they are to be optimized.
         let picture = matches!(shape, Shape::Picture { .. });
         let made = !self.method.selects() && picture && self.init == Init::Real;
-        let asked = self.unroll.is_some_and(|steps| steps > 0) || self.kept_extractors > 0;
+        let asked =
+            self.unroll.is_some_and(|steps| steps > 0) || self.kept_extractors > 0 || self.learned_frequencies > 0;
         let tried_on = if made || asked { unroll_kept(shape) } else { 0 };
         self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
     }

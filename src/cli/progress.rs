@@ -49,8 +49,6 @@ impl JobProgress {
                     self.bar.set_position(before.max(rows));
                 }
             }
-            // Kept rows are looked at before the first step.
-            Event::Step(progress) if progress.step == 0 => {}
             Event::Step(progress) => {
                 if !self.optimizing.swap(true, Ordering::Relaxed) {
                     self.bar.set_style(style(match progress.loss {

@@ -134,7 +134,8 @@ async fn distil(args: &RunArgs, options: &Options, threads: usize, progress: &Jo
     let bytes = beside.finish(writer.into_inner()?)?;
     let metrics = Metrics::of(plan.as_ref());
     Ok(Written {
-        rows_in: metrics.count("rows_read"),
+        // Each pass reads all of them.
+        rows_in: metrics.count("rows_read").map(|rows| rows / options.passes.max(1) as u64),
         rows_out,
         classes: layout.is_some().then_some(labels.len()),
         bytes,

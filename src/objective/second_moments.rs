@@ -87,9 +87,10 @@ impl SecondMoments {
         let d = self.second.dim(0)? - 1;
         let second = self.second.narrow(0, 0, d)?.narrow(1, 0, d)?.to_dtype(DType::F64)?.contiguous()?;
         let identity = Tensor::eye(d, DType::F64, second.device())?;
-        let diagonal = (&second * &identity)?.sum_all()?.to_scalar::<f64>()?;
-        // Where all features are 0, any matrix will do.
-        let ridge = (RIDGE * diagonal / d.max(1) as f64).max(f64::MIN_POSITIVE.sqrt());
+        let diagonal = (&second * &identity)?.sum(0)?.to_vec1::<f64>()?;
+        // Of the features that aren't 0 always, as those that fill up shorter ones are. Where all are, any matrix will do.
+        let used = diagonal.iter().filter(|square| **square > 0.0).count();
+        let ridge = (RIDGE * diagonal.iter().sum::<f64>() / used.max(1) as f64).max(f64::MIN_POSITIVE.sqrt());
         ridge_solve(&(second + (identity * ridge)?)?, &right.to_dtype(DType::F64)?.contiguous()?)
     }
 

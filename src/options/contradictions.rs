@@ -99,6 +99,14 @@ impl Options {
                 return Err(Error::option("kept_extractors", message));
             }
         }
+        for (name, asked) in
+            [("kept_extractors", self.kept_extractors > 0), ("learned_frequencies", self.learned_frequencies > 0)]
+        {
+            if asked && self.steps == Some(0) {
+                let message = "it is for the optimizer's steps, and steps => 0 leaves it none; leave one of them out";
+                return Err(Error::option(name, message));
+            }
+        }
         self.check_frequencies()?;
         if self.alpha == 0.0 && self.beta == 0.0 {
             return Err(Error::option("alpha", "alpha and beta are both 0: nothing would be matched"));
@@ -116,11 +124,8 @@ impl Options {
         if self.learned_frequencies == 0 {
             return Ok(());
         }
-        if self.reservoir_per_class == Some(0) || (self.init == Init::Noise && self.reservoir_per_class.is_none()) {
-            let why = if self.reservoir_per_class.is_none() { "init => 'noise' keeps none; " } else { "" };
-            let message = format!(
-                "learned_frequencies compares rows with real ones that are kept: {why}give reservoir_per_class => 250, or use learned_frequencies => 0"
-            );
+        if self.reservoir_per_class == Some(0) {
+            let message = "learned_frequencies compares rows with real ones that are kept; keep some, or use learned_frequencies => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
         if self.frequencies == Some(0) || !self.loss_terms().has(Term::Characteristic) {
@@ -141,11 +146,14 @@ impl Options {
         if self.has_teacher() && self.moments == Some(Moments::None) {
             return Err(Error::option("moments", "a teacher of soft labels needs second moments; leave it out"));
         }
-        if self.learns_labels() && self.method != Method::Auto && !self.loss_terms().has(Term::Ridge) {
+        let chosen = self.method != Method::Auto || self.terms.is_some();
+        if self.learns_labels() && chosen && !self.loss_terms().has(Term::Ridge) {
+            let what = match &self.terms {
+                Some(terms) => format!("terms => '{terms}'"),
+                None => format!("method => '{}'", self.method),
+            };
             let message = format!(
-                "'soft' labels are learned, and method => '{}' doesn't look at them; use method => 'ridge', or a term 'ridge', or \
-                 soft_labels => 'teacher'",
-                self.method
+                "'soft' labels are learned, and {what} doesn't look at them; use method => 'ridge', or a term 'ridge', or soft_labels => 'teacher'"
             );
             return Err(Error::option("label_kind", message));
         }
@@ -339,10 +347,9 @@ mod tests {
         learned.check().unwrap();
         let e = refused(Options { reservoir_per_class: Some(0), init: Init::Noise, ..learned.clone() });
         assert!(e.contains("'reservoir_per_class'") && e.contains("learned_frequencies => 0"), "{e}");
-        let noise = Options { init: Init::Noise, ..learned.clone() };
-        let e = refused(noise.clone());
-        assert!(e.contains("'reservoir_per_class'") && e.contains("init => 'noise' keeps none"), "{e}");
-        Options { reservoir_per_class: Some(20), ..noise }.check().unwrap();
+        Options { init: Init::Noise, ..learned.clone() }.check().unwrap();
+        let e = refused(Options { steps: Some(0), ..learned.clone() });
+        assert!(e.contains("'learned_frequencies'") && e.contains("steps => 0"), "{e}");
         for other in [
             Options { method: Method::Mean, ..learned.clone() },
             Options { method: Method::Herding, ..learned.clone() },
@@ -372,6 +379,7 @@ mod tests {
         let e = refused(Options { reservoir_per_class: Some(0), ..noise });
         assert!(e.contains("'reservoir_per_class'") && e.contains("kept_extractors => 0"), "{e}");
         assert!(refused(Options { method: Method::Herding, ..further.clone() }).contains("'kept_extractors'"));
+        assert!(refused(Options { steps: Some(0), ..further.clone() }).contains("'kept_extractors'"));
         let e = refused(Options { method: Method::Ridge, ..further });
         assert!(e.contains("'kept_extractors'") && e.contains("'ridge'"), "{e}");
     }
@@ -395,6 +403,9 @@ mod tests {
         assert!(e.contains("'soft_labels'") && e.contains("label_kind => 'soft'"), "{e}");
         let e = refused(Options { method: Method::Mean, soft_labels: LabelSource::Both, ..taught });
         assert!(e.contains("'label_kind'") && e.contains("'teacher'"), "{e}");
+        let terms = Some(Terms(vec![(Term::Characteristic, 1.0), (Term::Calibration, 0.1)]));
+        let e = refused(Options { terms, label_kind: LabelKind::Soft, ..Default::default() });
+        assert!(e.contains("'label_kind'") && e.contains("characteristic=1,calibration=0.1"), "{e}");
     }
 
     #[test]

@@ -182,7 +182,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         kept_extractors,
         Kind::Integer,
-        "Further random networks, for pictures 16 channels wide with an augmentation each, that see only the real rows that are kept; steps take them and those of the pool in turn. Give more steps with them.",
+        "Further random networks, for pictures 16 channels wide with an augmentation each (that of augment, else all), that see only the real rows that are kept, each once; steps take them and those of the pool in turn. Give more steps with them.",
         |n, v| int(n, v, 0, 4096),
         shown
     ),
@@ -357,7 +357,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 250), or fewer beyond 4,096 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise'; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 250), or fewer beyond 4,096 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but 250 with unroll, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

@@ -32,7 +32,7 @@ use crate::arrow::datatypes::{DataType, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::extract::{PoolRecipe, Source};
-use crate::options::Allocation;
+use crate::options::{Allocation, LabelSource};
 use crate::rows::{Label, Role, Rows};
 use crate::sketch::{Origin, SketchColumn, Sketches};
 use crate::synthesize::{self, Progress, Synthetic, synthesize_from, synthesize_on, working_bytes};
@@ -470,17 +470,25 @@ impl Run {
         let (each, unrolled) = synthesize::steps(&sketches, &options)?;
         if job.pass < passes {
             options.unroll = Some(0);
+            // A teacher is asked once, in the end: what is learned on from is what was learned.
+            if options.soft_labels == LabelSource::Both {
+                options.soft_labels = LabelSource::Learned;
+            }
         }
         self.reserve(reservation, reservation.size() + working_bytes(&sketches, &options)?)?;
         let notify = Notify::of(&self.context);
         let (steps, flag, before) = (self.steps.clone(), cancel.flag(), (job.pass - 1) * each);
+        let selects = options.method.selects();
         let work = move || {
             let mut observe = |mut progress: Progress| {
                 if passes > 1 {
                     progress = Progress { step: before + progress.step, steps: passes * each + unrolled, ..progress };
                 }
                 steps.add(usize::from(progress.loss.is_some()));
-                notify.send(Event::Step(progress));
+                // What comes before the first step is none.
+                if selects || progress.loss.is_some() {
+                    notify.send(Event::Step(progress));
+                }
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             match &start {

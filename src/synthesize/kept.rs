@@ -10,7 +10,8 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 use crate::extract::{Pool, PoolRecipe, Source};
-use crate::options::{AUGMENTS, Moments, Options, unroll_kept};
+use crate::objective::Characteristic;
+use crate::options::{AUGMENTS, Moments, Options, Term, unroll_kept};
 use crate::rows::{Rows, Shape};
 use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Sketcher, Sketches};
 
@@ -52,17 +53,17 @@ pub(super) fn sketches(
 /// Bytes of memory that the further networks and their sketches take.
 pub(super) fn working_bytes(sketches: &Sketches, options: &Options) -> usize {
     let recipe = recipe(&sketches.header, options);
-    let frequencies = size_of::<f32>() * recipe.extractors * recipe.feature_len() * sketches.header.frequencies;
-    let networks = recipe.network_bytes(true);
-    let header = Header { recipe, moments: None, reservoir: 0, ..sketches.header.clone() };
-    // Targets, in half the digits, are made while the sketches are there.
-    networks + frequencies + sketches.classes.len() * ClassSketch::bytes_of(&header) * 3 / 2
+    let (networks, frequencies) = (recipe.network_bytes(true), frequencies(&sketches.header, options));
+    let header = Header { recipe, frequencies, moments: None, reservoir: 0, ..sketches.header.clone() };
+    let classes = sketches.classes.len();
+    networks + Characteristic::bytes_of(&header, classes) + classes * ClassSketch::bytes_of(&header)
 }
 
 /// Of pictures: narrow ConvNets, each with a transform of its own. Of other rows: networks as the sketches'.
 fn recipe(header: &Header, options: &Options) -> PoolRecipe {
     let (width, augment) = match header.recipe.shape {
-        Shape::Picture { .. } => (WIDTH, AUGMENTS.join("_")),
+        Shape::Picture { .. } if header.recipe.augment == "none" => (WIDTH, AUGMENTS.join("_")),
+        Shape::Picture { .. } => (WIDTH, header.recipe.augment.clone()),
         Shape::Vector { .. } => (header.recipe.width, header.recipe.augment.clone()),
     };
     let source = Source::Random { seed: seed(options) };
@@ -74,10 +75,15 @@ fn seed(options: &Options) -> u64 {
     options.seed ^ (1 << 63)
 }
 
+/// Of the characteristic function, where the loss looks at it.
+fn frequencies(header: &Header, options: &Options) -> usize {
+    if options.loss_terms().has(Term::Characteristic) { header.frequencies } else { 0 }
+}
+
 /// Options for sketches like those with `header`, without moments and rows.
 fn asked(header: &Header, options: &Options) -> Options {
     Options {
-        frequencies: Some(header.frequencies),
+        frequencies: Some(frequencies(header, options)),
         frequency_scales: header.frequency_scales.clone(),
         moments: Some(Moments::None),
         reservoir_per_class: Some(0),

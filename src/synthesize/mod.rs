@@ -259,7 +259,9 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let term_bytes = |term: Term| match term {
         Term::Ridge => Ridge::bytes_of(header, classes),
         Term::Calibration => Calibration::bytes_of(header, classes),
-        Term::Characteristic => Characteristic::learned_bytes(sketches, options, count),
+        Term::Characteristic => {
+            Characteristic::bytes_of(header, classes) + Characteristic::learned_bytes(sketches, options, count)
+        }
         Term::Mean => 0,
     };
     let teacher_bytes = if options.has_teacher() { Ridge::bytes_of(header, classes) } else { 0 };

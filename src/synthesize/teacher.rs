@@ -1,6 +1,6 @@
 //! A sketch with second moments flows in; a teacher, who says how much of each class rows have, flows out.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::extract::Pool;
@@ -46,10 +46,12 @@ impl<'a> Teacher<'a> {
         let rows = sketches.classes.values().map(|s| s.count).sum::<u64>().max(1) as f64;
         let even = 1.0 / sketches.classes.len().max(1) as f64;
         let prior: Vec<f32> = sketches.classes.values().map(|s| (s.count as f64 / rows - even) as f32).collect();
-        let prior = Tensor::from_vec(prior, (1, sketches.classes.len()), pool.device())?;
+        // In float64, which not every device has.
+        let prior = Tensor::from_vec(prior, (1, sketches.classes.len()), &Device::Cpu)?;
         let members = 0..sketches.header.recipe.extractors;
-        let readout = |member| Readout::new(SecondMoments::new(sketches, member, pool.device())?, &prior);
-        Ok(Self { pool, readouts: members.map(readout).collect::<Result<_>>()?, prior })
+        let readout = |member| Readout::new(SecondMoments::new(sketches, member, &Device::Cpu)?, &prior, pool.device());
+        let readouts = members.map(readout).collect::<Result<_>>()?;
+        Ok(Self { pool, readouts, prior: prior.to_device(pool.device())? })
     }
 
     /// The labels of `stored` rows `[stored rows, input_shape.len()]`, in the extractors' units, each of the rows that they are unpacked to: as many as `groups`
@@ -87,13 +89,14 @@ impl<'a> Teacher<'a> {
 }
 
 impl Readout {
-    fn new(moments: SecondMoments, prior: &Tensor) -> Result<Self> {
+    fn new(moments: SecondMoments, prior: &Tensor, device: &Device) -> Result<Self> {
         let d = moments.second.dim(0)? - 1;
         let means = moments.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
         // E[f (y - 1 / classes)^T] less E[f] (p - 1 / classes)^T.
         let cross = (moments.cross.narrow(0, 0, d)? - means.matmul(prior)?)?;
         let weights = moments.ridge_of_features(&cross)?.to_dtype(DType::F32)?;
-        Ok(Self { projection: moments.projection, weights })
+        let projection = moments.projection.map(|projection| projection.to_device(device)).transpose()?;
+        Ok(Self { projection, weights: weights.to_device(device)? })
     }
 }
 
@@ -101,8 +104,6 @@ impl Readout {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-
-    use candle_core::Device;
 
     use super::*;
     use crate::extract::PoolRecipe;

@@ -85,3 +85,20 @@ async fn what_they_cannot_be_is_refused() {
         assert!(e.contains(part), "{more}: {e}");
     }
 }
+
+#[tokio::test]
+async fn further_networks_see_what_is_kept_whether_rows_or_sketches_come_in() {
+    let ctx = session_with_table("t", pictures(48, 3));
+    let of =
+        async |more: &str| rows(&ctx, &format!("SELECT label, image FROM distill(t, {DEEP}{more})")).await.unwrap();
+    let (plain, further) = (of("").await, of(", kept_extractors => 4").await);
+    assert_ne!(further.columns(), plain.columns());
+    let made = "SELECT label, distill_sketch_agg(image, 'ipc=2 image_size=8 extractors=5 width=16 depth=2 frequencies=8') AS s FROM t GROUP BY label";
+    let stored = format!("SELECT label, image FROM distill(({made}), ipc => 2, steps => 2, kept_extractors => 4)");
+    assert_eq!(rows(&ctx, &stored).await.unwrap().columns(), further.columns());
+    // Their means alone are matched where nothing looks at frequencies.
+    let means = format!(
+        "SELECT label, image FROM distill(({made}), ipc => 2, steps => 2, method => 'mean', kept_extractors => 4)"
+    );
+    assert_ne!(rows(&ctx, &means).await.unwrap().columns(), further.columns());
+}

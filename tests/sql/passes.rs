@@ -50,6 +50,11 @@ async fn it_goes_with_mosaics_soft_labels_trained_pools_every_loss_and_unrolled_
         ", method => 'ridge'",
         ", augment => 'flip_crop'",
         ", init => 'noise'",
+        ", kept_extractors => 3",
+        ", learned_frequencies => 4",
+        ", layers => 'all', sizes => 'mixed'",
+        ", terms => 'characteristic=1,calibration=0.1'",
+        ", label_kind => 'soft', soft_labels => 'both'",
     ] {
         let (one, two) = (made(&ctx, more).await, made(&ctx, &format!("{more}, passes => 2")).await);
         assert_eq!((two.num_rows(), ints(&two, "label")), (6, ints(&one, "label")), "{more}");

@@ -82,6 +82,12 @@ impl<'a> Characteristic<'a> {
         })
     }
 
+    /// Bytes of memory that it takes for sketches with `header`, of `classes` classes, without what is learned: frequencies and targets.
+    pub fn bytes_of(header: &Header, classes: usize) -> usize {
+        let of_frequency = size_of::<f32>() * (header.recipe.feature_len() + 3 * classes);
+        header.recipe.extractors * header.frequencies * of_frequency
+    }
+
     /// Bytes of memory that learning frequencies takes for `rows` synthetic rows, beside the sketches.
     pub fn learned_bytes(sketches: &Sketches, options: &Options, rows: usize) -> usize {
         learned::bytes(sketches, options.learned_frequencies, rows)
