@@ -10,6 +10,7 @@ import pytest
 from cases import DIGITS
 
 pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
+termios = pytest.importorskip("termios", reason="no pseudo-terminals here")
 
 # Seconds until a shell that says nothing more is taken for stuck.
 PATIENCE = 30
@@ -32,6 +33,14 @@ class Shell:
 
     def type(self, keys):
         os.write(self.terminal, keys.encode())
+
+    def press(self, key):
+        """Types a key that the system would take for itself (Ctrl-C, Ctrl-D), once the shell reads keys as they are: between two keys it doesn't."""
+        deadline = time.monotonic() + PATIENCE
+        while termios.tcgetattr(self.terminal)[3] & termios.ICANON:
+            assert time.monotonic() < deadline, f"no key is read after {self.written[self.read:]!r}"
+            time.sleep(0.01)
+        self.type(key)
 
     def expect(self, text):
         """Waits until `text` is written after what was expected before; what was written until then."""
@@ -101,7 +110,7 @@ def test_arrow_up_brings_statements_back_in_this_shell_and_in_the_next(shell):
     first.type(ENTER)
     first.expect("| 42 |")
     first.expect(PROMPT)
-    first.type(END_OF_INPUT)
+    first.press(END_OF_INPUT)
     assert first.ends() == 0
 
     second = shell()
@@ -137,12 +146,14 @@ def test_ctrl_c_drops_what_is_typed_and_ctrl_d_leaves(shell):
     opened = shell()
     opened.type("SELECT 1" + ENTER)
     opened.expect(CONTINUED)
-    opened.type("+ nonsense" + INTERRUPT)
+    opened.type("+ nonsense")
+    opened.expect("+ nonsense")
+    opened.press(INTERRUPT)
     opened.expect(PROMPT)
     opened.type("SELECT 2 AS two;" + ENTER)
     opened.expect("| 2   |")
     opened.expect(PROMPT)
-    opened.type(END_OF_INPUT)
+    opened.press(END_OF_INPUT)
     assert opened.ends() == 0
 
 
