@@ -74,9 +74,8 @@ impl LeNet {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
+    use crate::evaluate::network::slope_check;
     use crate::random::stream;
 
     fn net(input: [usize; 3], variables: &mut Vec<Var>) -> Result<LeNet> {
@@ -93,24 +92,9 @@ mod tests {
             let [c, h, w] = input;
             let pixels = random::normal(&mut stream(2, "pixels"), 5 * c * h * w);
             let x = Tensor::from_vec(pixels, (5, c, h, w), &Device::Cpu).unwrap();
-            let loss = || net.features(&x).unwrap().sqr().unwrap().sum_all().unwrap();
             assert_eq!(net.features(&x).unwrap().dims(), [5, FEATURES]);
-            let gradients = loss().backward().unwrap();
-            for variable in &variables {
-                let gradient = gradients.get(variable).unwrap();
-                let length = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-                assert!(length > 0.0);
-                // Along the gradient the loss rises by its length.
-                let at = |step: f64| {
-                    let before = variable.as_tensor().copy().unwrap();
-                    variable.set(&(&before + (gradient * (step / f64::from(length))).unwrap()).unwrap()).unwrap();
-                    let found = loss().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
-                    variable.set(&before).unwrap();
-                    found
-                };
-                let slope = (at(5e-3) - at(-5e-3)) / 1e-2;
-                assert!((slope / f64::from(length) - 1.0).abs() < 0.03, "{input:?}: {slope} {length}");
-            }
+            let loss = || net.features(&x).unwrap().sqr().unwrap().sum_all().unwrap();
+            slope_check::check(loss, &variables, 5e-3, 0.03);
             assert_eq!(net.still().features(&x).unwrap().dims(), [5, FEATURES]);
         }
     }

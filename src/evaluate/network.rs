@@ -210,3 +210,28 @@ pub(super) fn linear(
     let bias = Tensor::from_vec(random::uniform(rng, out, bound), out, device)?;
     Ok(Linear::new(variable(&weight, variables)?, Some(variable(&bias, variables)?)))
 }
+
+/// For tests of networks: gradients against differences.
+#[cfg(test)]
+pub(super) mod slope_check {
+    use candle_core::{DType, Tensor, Var};
+
+    /// Asserts that along the gradient for each of `variables` `loss` rises by the gradient's length, to `tolerance`, between `step` before and behind.
+    pub(in crate::evaluate) fn check(loss: impl Fn() -> Tensor, variables: &[Var], step: f64, tolerance: f64) {
+        let gradients = loss().backward().unwrap();
+        for (n, variable) in variables.iter().enumerate() {
+            let gradient = gradients.get(variable).unwrap();
+            let length = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt());
+            assert!(length > 0.0, "{n}");
+            let at = |step: f64| {
+                let before = variable.as_tensor().copy().unwrap();
+                variable.set(&(&before + (gradient * (step / length)).unwrap()).unwrap()).unwrap();
+                let found = loss().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
+                variable.set(&before).unwrap();
+                found
+            };
+            let slope = (at(step) - at(-step)) / (2.0 * step);
+            assert!((slope / length - 1.0).abs() < tolerance, "{n}: {slope} {length}");
+        }
+    }
+}

@@ -130,9 +130,8 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
+    use crate::evaluate::network::slope_check;
     use crate::random::stream;
 
     fn net(widths: [usize; 4], input: [usize; 3], variables: &mut Vec<Var>) -> Result<ResNet18> {
@@ -163,24 +162,9 @@ mod tests {
             let mut variables = vec![];
             let net = net([4, 5, 6, 7], input, &mut variables).unwrap();
             let x = pictures(5, input);
-            let loss = || net.features(&x).unwrap().sqr().unwrap().sum_all().unwrap();
             assert_eq!(net.features(&x).unwrap().dims(), [5, 7]);
-            let gradients = loss().backward().unwrap();
-            for (n, variable) in variables.iter().enumerate() {
-                let gradient = gradients.get(variable).unwrap();
-                let length = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-                assert!(length > 0.0, "{n}");
-                // Along the gradient the loss rises by its length.
-                let at = |step: f64| {
-                    let before = variable.as_tensor().copy().unwrap();
-                    variable.set(&(&before + (gradient * (step / f64::from(length))).unwrap()).unwrap()).unwrap();
-                    let found = loss().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
-                    variable.set(&before).unwrap();
-                    found
-                };
-                let slope = (at(2e-4) - at(-2e-4)) / 4e-4;
-                assert!((slope / f64::from(length) - 1.0).abs() < 0.05, "{input:?} {n}: {slope} {length}");
-            }
+            let loss = || net.features(&x).unwrap().sqr().unwrap().sum_all().unwrap();
+            slope_check::check(loss, &variables, 2e-4, 0.05);
             let (one, other) = (net.features(&x).unwrap(), net.still().features(&x).unwrap());
             assert_eq!(one.to_vec2::<f32>().unwrap(), other.to_vec2::<f32>().unwrap());
         }

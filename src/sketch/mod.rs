@@ -34,7 +34,7 @@ pub use sums::{COS_SCALE, ClassSketch, EMBEDDING_BOUND, EMBEDDING_SCALE, MAX_COU
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rows::Label;
 
 /// Most distinct labels of a source: more are taken for a mistake (an id column).
@@ -88,6 +88,16 @@ impl Sketches {
             }
         }
         Ok(())
+    }
+
+    /// Refuses sketches that keep no real rows of a class; `what` wants some, and `enough` of each would do. The way out is `without`.
+    pub(crate) fn check_kept(&self, what: &str, enough: usize, without: &str) -> Result<()> {
+        match self.classes.iter().find(|(_, sketch)| sketch.reservoir.rows.is_empty()) {
+            Some((label, _)) => Err(Error::Sketch(format!(
+                "class {label} has no real rows {what}; make the sketch with reservoir_per_class => {enough}, or use {without}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Bytes of memory they hold.

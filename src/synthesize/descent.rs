@@ -89,16 +89,15 @@ pub(crate) struct Gradient {
 }
 
 impl<'a> Descent<'a> {
-    /// For synthetic rows of the classes of `sketches`, `groups` of them, decoded from stored pictures where there is a `mosaic`.
+    /// For synthetic rows of the classes of `sketches`, `groups` of them when they are unpacked.
     pub(crate) fn new(
         sketches: &Sketches,
         options: &'a Options,
         recipe: &'a Recipe,
         pool: &'a Pool,
         groups: Groups,
-        mosaic: Option<Mosaic>,
+        unpack: Option<Unpack>,
     ) -> Result<Self> {
-        let unpack = unpack(mosaic, pool)?;
         let matched = vec![Matched::new(sketches, options, recipe, pool)?];
         Ok(Self { pool, recipe, options, groups, unpack, matched, rows_at_once: ROWS_AT_ONCE })
     }

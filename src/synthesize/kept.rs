@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extract::{Pool, PoolRecipe, Source};
 use crate::objective::Characteristic;
 use crate::options::{AUGMENTS, Moments, Options, Term, unroll_kept};
@@ -28,18 +28,12 @@ pub(super) fn sketches(
 ) -> Result<(Sketches, Arc<Pool>)> {
     let header = &sketches.header;
     let shape = header.recipe.shape;
+    sketches.check_kept("for further networks", unroll_kept(shape), "kept_extractors => 0")?;
     let pool = Arc::new(Pool::build(&recipe(header, options), device)?);
     let sketcher = Sketcher::new(Arc::clone(&pool), &asked(header, options))?;
     let mut classes = vec![ClassSketch::empty(sketcher.header()); sketches.classes.len()];
     for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
-        let kept = &sketch.reservoir.rows;
-        if kept.is_empty() {
-            return Err(Error::Sketch(format!(
-                "class {label} has no real rows for further networks; make the sketch with reservoir_per_class => {}, or use kept_extractors => 0",
-                unroll_kept(shape)
-            )));
-        }
-        for part in kept.chunks(MICRO_BATCH) {
+        for part in sketch.reservoir.rows.chunks(MICRO_BATCH) {
             going()?;
             let values = part.iter().flat_map(|row| row.values.iter().copied()).collect();
             let rows = Rows { shape, values, labels: vec![label.clone(); part.len()], exact: vec![], skipped: 0 };

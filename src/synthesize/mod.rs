@@ -181,15 +181,13 @@ fn optimized(
         // Before the first step: what can't be unrolled should say so at once.
         let unroll = match recipe.unroll {
             0 => None,
-            _ => {
-                Some(unroll::Unroll::new(sketches, options, &recipe, &pool, &groups, descent::unpack(mosaic, &pool)?)?)
-            }
+            _ => Some(unroll::Unroll::new(sketches, options, &recipe, &pool, &groups, unpack.clone())?),
         };
         if recipe.steps > 0 {
             let mut observer = |progress: Progress| observer(Progress { steps, ..progress });
             // Declared first: the descent borrows it.
             let further;
-            let mut descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), mosaic)?;
+            let mut descent = descent::Descent::new(sketches, options, &recipe, &pool, groups.clone(), unpack.clone())?;
             if options.kept_extractors > 0 {
                 let mut going = || match observer(Progress { step: 0, steps, loss: None }) {
                     ControlFlow::Continue(()) => Ok(()),

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::rows::Mosaic;
 
 /// [`Mosaic::unpack`] for tensors.
+#[derive(Clone)]
 pub(super) struct Unpack {
     mosaic: Mosaic,
     channels: usize,

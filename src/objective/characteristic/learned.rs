@@ -6,7 +6,6 @@ use candle_core::{Device, Result, Tensor, Var};
 
 use super::normalised;
 use super::target::{Target, Weights};
-use crate::error::Error;
 use crate::extract::Pool;
 use crate::kernels::{Groups, Wants, characteristic_learned};
 use crate::objective::of_member;
@@ -91,14 +90,9 @@ impl<'a> Learned<'a> {
         weights: Weights,
     ) -> crate::error::Result<Self> {
         let (mut values, mut sizes) = (vec![], vec![]);
-        for (label, sketch) in &sketches.classes {
+        sketches.check_kept("to learn frequencies on", MOST_ROWS, "learned_frequencies => 0")?;
+        for sketch in sketches.classes.values() {
             let kept = compared(&sketch.reservoir.rows);
-            if kept.is_empty() {
-                return Err(Error::Sketch(format!(
-                    "class {label} has no real rows to learn frequencies on; make the sketch with reservoir_per_class => {MOST_ROWS}, or use \
-                     learned_frequencies => 0"
-                )));
-            }
             kept.iter().for_each(|row| values.extend_from_slice(&row.values));
             sizes.push(kept.len());
         }

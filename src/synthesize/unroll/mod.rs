@@ -87,13 +87,9 @@ impl<'a> Unroll<'a> {
         let [channels, height, width] = input(&sketches.header)?;
         let device = pool.device();
         let (mut values, mut numbers) = (vec![], vec![]);
-        for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
-            if sketch.reservoir.rows.is_empty() {
-                return Err(Error::Sketch(format!(
-                    "class {label} has no real rows to train against; make the sketch with reservoir_per_class => {}, or use unroll => 0",
-                    unroll_kept(sketches.header.recipe.shape)
-                )));
-            }
+        let enough = unroll_kept(sketches.header.recipe.shape);
+        sketches.check_kept("to train against", enough, "unroll => 0")?;
+        for (class, sketch) in sketches.classes.values().enumerate() {
             for row in &sketch.reservoir.rows {
                 values.extend(pool.recipe().scaling.scale(&row.values));
                 numbers.push(class);
