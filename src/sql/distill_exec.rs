@@ -491,9 +491,9 @@ impl Run {
                 }
                 if flag.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            match &start {
+            match start {
                 Start::Init => synthesize::synthesize(&sketches, &options, &mut observe),
-                Start::Warm(rows) => synthesize_from(&sketches, &options, Some(rows), &mut observe),
+                Start::Warm(rows) => synthesize_from(&sketches, &options, Some(&rows), &mut observe),
                 Start::Made(made) => synthesize_on(&sketches, &options, made, &mut observe),
             }
         };

@@ -1,6 +1,6 @@
 //! Kept real rows flow in; their sketches by a further pool, of many small networks, flow out.
 //!
-//! Many small networks teach rows more than a few large ones at the same cost of a step (docs/results.md), but all real rows can't be put through so many. Those
+//! More networks teach rows more (docs/results.md), but all real rows can't be put through so many. Those
 //! that are kept can.
 
 use std::sync::Arc;

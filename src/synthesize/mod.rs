@@ -90,14 +90,14 @@ pub fn synthesize_from(
 pub fn synthesize_on(
     sketches: &Sketches,
     options: &Options,
-    made: &Synthetic,
+    made: Synthetic,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
-    let (values, labels) = (made.values.clone(), made.labels.clone());
-    let rows = Rows { shape: made.shape, values, labels, exact: vec![], skipped: 0 };
-    let start = Start { rows: Some(&rows), soft: made.soft.as_ref() };
+    let Synthetic { shape, values, labels, soft, .. } = made;
+    let rows = Rows { shape, values, labels, exact: vec![], skipped: 0 };
+    let start = Start { rows: Some(&rows), soft: soft.as_ref() };
     let allotment = allotment::of(sketches, options)?;
-    if !labels_of(sketches, &allotment).eq(made.labels.iter()) {
+    if !labels_of(sketches, &allotment).eq(rows.labels.iter()) {
         return Err(Error::Data(
             "the rows changed between two passes: their classes aren't as many or as large as before; use passes => 1, or a source that gives the \
              same rows each time it is read"
@@ -262,7 +262,7 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
         }
         Term::Mean => 0,
     };
-    let teacher_bytes = if options.has_teacher() { Ridge::bytes_of(header, classes) } else { 0 };
+    let teacher_bytes = if options.has_teacher() { Calibration::bytes_of(header, classes) } else { 0 };
     let objective_bytes: usize =
         teacher_bytes + options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum::<usize>();
     let kept = if options.kept_extractors > 0 { kept::working_bytes(sketches, options) } else { 0 };

@@ -28,15 +28,8 @@ pub(super) struct Teacher<'a> {
     pool: &'a Pool,
     /// `p` less 1 / classes, `[1, classes]`.
     prior: Tensor,
-    /// One an extractor.
-    readouts: Vec<Readout>,
-}
-
-struct Readout {
-    /// `[feature_len, d]`; `None`: features as they are.
-    projection: Option<Tensor>,
-    /// `W`, `[d, classes]`.
-    weights: Tensor,
+    /// `W` of each extractor, `[feature_len, classes]`: where second moments are of projected features, the projection is in it.
+    readouts: Vec<Tensor>,
 }
 
 impl<'a> Teacher<'a> {
@@ -49,8 +42,8 @@ impl<'a> Teacher<'a> {
         // In float64, which not every device has.
         let prior = Tensor::from_vec(prior, (1, sketches.classes.len()), &Device::Cpu)?;
         let members = 0..sketches.header.recipe.extractors;
-        let readout = |member| Readout::new(SecondMoments::new(sketches, member, &Device::Cpu)?, &prior, pool.device());
-        let readouts = members.map(readout).collect::<Result<_>>()?;
+        let of = |member| readout(&SecondMoments::new(sketches, member, &Device::Cpu)?, &prior, pool.device());
+        let readouts = members.map(of).collect::<Result<_>>()?;
         Ok(Self { pool, readouts, prior: prior.to_device(pool.device())? })
     }
 
@@ -70,12 +63,7 @@ impl<'a> Teacher<'a> {
             };
             let mut sum: Option<Tensor> = None;
             for (member, readout) in self.readouts.iter().enumerate() {
-                let features = self.pool.features(member, &rows, wants)?;
-                let features = match &readout.projection {
-                    Some(projection) => features.matmul(projection)?,
-                    None => features,
-                };
-                let said = features.matmul(&readout.weights)?;
+                let said = self.pool.features(member, &rows, wants)?.matmul(readout)?;
                 sum = Some(match sum {
                     Some(sum) => (sum + said)?,
                     None => said,
@@ -88,16 +76,18 @@ impl<'a> Teacher<'a> {
     }
 }
 
-impl Readout {
-    fn new(moments: SecondMoments, prior: &Tensor, device: &Device) -> Result<Self> {
-        let d = moments.second.dim(0)? - 1;
-        let means = moments.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
-        // E[f (y - 1 / classes)^T] less E[f] (p - 1 / classes)^T.
-        let cross = (moments.cross.narrow(0, 0, d)? - means.matmul(prior)?)?;
-        let weights = moments.ridge_of_features(&cross)?.to_dtype(DType::F32)?;
-        let projection = moments.projection.map(|projection| projection.to_device(device)).transpose()?;
-        Ok(Self { projection, weights: weights.to_device(device)? })
-    }
+/// `W`, for the classes' `prior` less 1 / classes, `[1, classes]`.
+fn readout(moments: &SecondMoments, prior: &Tensor, device: &Device) -> Result<Tensor> {
+    let d = moments.second.dim(0)? - 1;
+    let means = moments.second.narrow(0, 0, d)?.narrow(1, d, 1)?.contiguous()?;
+    // E[f (y - 1 / classes)^T] less E[f] (p - 1 / classes)^T.
+    let cross = (moments.cross.narrow(0, 0, d)? - means.matmul(prior)?)?;
+    let weights = moments.ridge_of_features(&cross)?.to_dtype(DType::F32)?;
+    let weights = match &moments.projection {
+        Some(projection) => projection.matmul(&weights)?,
+        None => weights,
+    };
+    Ok(weights.to_device(device)?)
 }
 
 #[cfg(test)]

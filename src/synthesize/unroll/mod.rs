@@ -84,22 +84,20 @@ impl<'a> Unroll<'a> {
         groups: &'a Groups,
         unpack: Option<Unpack>,
     ) -> Result<Self> {
-        let [channels, height, width] = input(&sketches.header)?;
-        let device = pool.device();
+        let student = student(&sketches.header, sketches.classes.len(), pool.device())?;
         let (mut values, mut numbers) = (vec![], vec![]);
         let enough = unroll_kept(sketches.header.recipe.shape);
         sketches.check_kept("to train against", enough, "unroll => 0")?;
         for (class, sketch) in sketches.classes.values().enumerate() {
             for row in &sketch.reservoir.rows {
-                values.extend(pool.recipe().scaling.scale(&row.values));
+                values.extend_from_slice(&row.values);
                 numbers.push(class);
             }
         }
-        let real = Tensor::from_vec(values, (numbers.len(), channels, height, width), device)?;
         let learn_labels = options.learns_labels();
         let window = Window {
-            student: student(&sketches.header, sketches.classes.len(), device)?,
-            real,
+            student,
+            real: pool.scale(&values)?,
             real_classes: numbers,
             learn_labels,
             parallel: rayon::current_num_threads() > TOGETHER,

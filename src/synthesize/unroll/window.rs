@@ -16,7 +16,7 @@ use super::student::{Also, Student};
 use crate::error::Result;
 use crate::kernels::Transform;
 
-/// Training steps of a window: at the same cost, ten or twenty teach less, as what happens after a window isn't seen in it (docs/results.md).
+/// Training steps of a window: at the same cost, ten or twenty teach less, as what happens after a window isn't seen in it.
 const STEPS: usize = 40;
 
 /// Rows of a training step.
