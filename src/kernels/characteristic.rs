@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 
+use crate::kernels::arena::Arena;
 use crate::kernels::conv_block::{contiguous, for_each, with_slices};
 use crate::kernels::simd::Path;
 use crate::kernels::{Groups, sincos};
@@ -24,6 +25,8 @@ pub struct Frequencies {
     feature_len: usize,
     count: usize,
     stored: Stored,
+    /// What [`characteristic`] works in.
+    arena: Arc<Arena>,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,12 @@ impl Frequencies {
             Device::Cpu => Stored::Cpu(Arc::new(Packed::new(Path::detect(), values, feature_len, count))),
             device => Stored::Device(Tensor::from_slice(values, (feature_len, count), device)?),
         };
-        Ok(Self { feature_len, count, stored })
+        Ok(Self { feature_len, count, stored, arena: Arc::default() })
+    }
+
+    /// With memory that is shared with others which aren't used at the same time.
+    pub fn with_arena(self, arena: Arc<Arena>) -> Self {
+        Self { arena, ..self }
     }
 
     /// Length of the features.
@@ -150,12 +158,13 @@ pub fn characteristic(features: &Tensor, frequencies: &Frequencies, groups: &Gro
     check(features, [frequencies.feature_len, frequencies.count], groups)?;
     match &frequencies.stored {
         Stored::Device(tensor) => characteristic_reference(features, tensor, groups),
-        Stored::Cpu(packed) => frozen(features, packed, groups),
+        Stored::Cpu(packed) => frozen(features, packed, groups, &frequencies.arena),
     }
 }
 
-fn frozen(features: &Tensor, packed: &Arc<Packed>, groups: &Groups) -> Result<(Tensor, Tensor)> {
-    let pass = Pass { packed: packed.clone(), groups: groups.clone(), angles: Mutex::default() };
+fn frozen(features: &Tensor, packed: &Arc<Packed>, groups: &Groups, arena: &Arc<Arena>) -> Result<(Tensor, Tensor)> {
+    let (packed, groups, arena) = (packed.clone(), groups.clone(), arena.clone());
+    let pass = Pass { packed, groups, arena, angles: Mutex::default() };
     let op = Frozen { pass, differentiable: features.track_op() };
     let both = features.contiguous()?.apply_op1(op)?;
     Ok((both.get(0)?, both.get(1)?))
@@ -203,14 +212,15 @@ fn check(features: &Tensor, [feature_len, count]: [usize; 2], groups: &Groups) -
 struct Pass {
     packed: Arc<Packed>,
     groups: Groups,
-    /// `[block][row][NR]`, rows in whole tiles: kept where a gradient will be asked for.
+    arena: Arc<Arena>,
+    /// `[block][row][NR]`, rows in whole tiles, and what memory is left behind them: kept where a gradient will be asked for.
     angles: Mutex<Option<Vec<f32>>>,
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(angles) = self.angles.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            self.packed.give_back(angles);
+            self.arena.give_back(angles);
         }
     }
 }
@@ -218,17 +228,18 @@ impl Drop for Pass {
 impl Pass {
     /// `[2, classes, count]`.
     fn forward(&self, rows: &[f32], keep: bool) -> (CpuStorage, Shape) {
-        let Self { packed, groups, .. } = self;
+        let Self { packed, groups, arena, .. } = self;
         let (classes, count, nr) = (groups.classes(), packed.count, packed.path.tile().1);
         let (blocks, block_len) = (packed.blocks(), packed.block_len(groups.rows()));
         let mut out = vec![0.0; 2 * classes * count];
         if !rows.is_empty() {
             // [block][2][classes][NR]
-            let mut means = packed.buffer(blocks * 2 * classes * nr);
-            let mut kept = if keep { packed.buffer(blocks * block_len) } else { vec![] };
+            let len = blocks * 2 * classes * nr;
+            let mut means = arena.buffer(len);
+            let mut kept = if keep { arena.buffer(blocks * block_len) } else { vec![] };
             let mut slots = kept.chunks_mut(block_len);
             let work: Vec<_> =
-                means.chunks_mut(2 * classes * nr).map(|means| (means, slots.next())).enumerate().collect();
+                means[..len].chunks_mut(2 * classes * nr).map(|means| (means, slots.next())).enumerate().collect();
             for_each(
                 true,
                 work,
@@ -245,12 +256,12 @@ impl Pass {
                 lines,
                 || (),
                 |(), (line, to): (usize, &mut [f32])| {
-                    for (to, means) in to.chunks_mut(nr).zip(means.chunks_exact(2 * classes * nr)) {
+                    for (to, means) in to.chunks_mut(nr).zip(means[..len].chunks_exact(2 * classes * nr)) {
                         to.copy_from_slice(&means[line * nr..line * nr + to.len()]);
                     }
                 },
             );
-            packed.give_back(means);
+            arena.give_back(means);
             if keep {
                 *self.angles.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
             }
@@ -297,7 +308,7 @@ impl CustomOp1 for Frozen {
     fn bwd(&self, features: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let rows = self.pass.groups.rows();
         let gradient = with_slices([&grad.contiguous()?], |[grad]| {
-            self.pass.backward(grad, |angles| self.pass.packed.rows_backward(rows, angles))
+            self.pass.backward(grad, |angles| self.pass.packed.rows_backward(rows, &self.pass.arena, angles))
         })?;
         Ok(Some(Tensor::from_vec(gradient, features.shape(), &Device::Cpu)?))
     }
@@ -323,7 +334,8 @@ impl CustomOp2 for Learned {
     ) -> Result<(CpuStorage, Shape)> {
         let (feature_len, count) = frequencies_layout.shape().dims2()?;
         let packed = Packed::new(self.path, contiguous(frequencies, frequencies_layout)?, feature_len, count);
-        let pass = Pass { packed: Arc::new(packed), groups: self.groups.clone(), angles: Mutex::default() };
+        let (packed, groups) = (Arc::new(packed), self.groups.clone());
+        let pass = Pass { packed, groups, arena: Arc::default(), angles: Mutex::default() };
         let out = pass.forward(contiguous(features, features_layout)?, true);
         *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
         Ok(out)
@@ -343,8 +355,8 @@ impl CustomOp2 for Learned {
         let (by_features, by_frequencies) = with_slices([features, &grad.contiguous()?], |[rows, grad]| {
             pass.backward(grad, |angles| {
                 (
-                    wants_features.then(|| pass.packed.rows_backward(pass.groups.rows(), angles)),
-                    wants_frequencies.then(|| pass.packed.frequencies_backward(rows, angles)),
+                    wants_features.then(|| pass.packed.rows_backward(pass.groups.rows(), &pass.arena, angles)),
+                    wants_frequencies.then(|| pass.packed.frequencies_backward(rows, &pass.arena, angles)),
                 )
             })
         })?;

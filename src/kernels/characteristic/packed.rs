@@ -1,7 +1,6 @@
 //! Frequencies flow in, packed once; the matrix products with them and with their transpose flow out, block by block.
 
-use std::sync::{Mutex, PoisonError};
-
+use crate::kernels::arena::Arena;
 use crate::kernels::conv_block::for_each;
 use crate::kernels::conv_block::product::PASS;
 use crate::kernels::conv_block::tiles::multiply;
@@ -19,8 +18,6 @@ pub(super) struct Packed {
     pub feature_len: usize,
     pub count: usize,
     values: Vec<f32>,
-    /// Memory that calls use in turn: its first touch would cost as much as the arithmetic on it.
-    spare: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Packed {
@@ -43,7 +40,7 @@ impl Packed {
                 },
             );
         }
-        Self { path, feature_len, count, values: packed, spare: Mutex::default() }
+        Self { path, feature_len, count, values: packed }
     }
 
     /// The frequencies as they came, `[feature_len, count]`.
@@ -87,23 +84,6 @@ impl Packed {
         rows.next_multiple_of(self.path.tile().0) * self.nr()
     }
 
-    /// `len` floats of any value; [`Packed::give_back`] returns them.
-    pub fn buffer(&self, len: usize) -> Vec<f32> {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        match spare.iter().position(|b| b.len() == len) {
-            Some(at) => spare.swap_remove(at),
-            None => {
-                // Of other sizes than are asked for now, they would only pile up.
-                spare.clear();
-                vec![0.0; len]
-            }
-        }
-    }
-
-    pub fn give_back(&self, buffer: Vec<f32>) {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-    }
-
     /// Rows `[n, feature_len]` times one block of the frequencies: `[n][NR]`, n in whole tiles.
     ///
     /// Each angle is summed over features in order and in passes of a fixed length: the same bits whatever other rows there are.
@@ -116,8 +96,13 @@ impl Packed {
     }
 
     /// The gradient for the rows `[n, feature_len]`: that for the angles times the transposed frequencies. `angle_gradient(block, to)`
-    /// writes the gradient for the angles of one block, `[n][NR]`, n in whole tiles.
-    pub fn rows_backward(&self, n: usize, angle_gradient: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    /// writes the gradient for the angles of one block, `[n][NR]`, n in whole tiles. Works in memory of `arena`.
+    pub fn rows_backward(
+        &self,
+        n: usize,
+        arena: &Arena,
+        angle_gradient: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Vec<f32> {
         let (d, (mr, nr)) = (self.feature_len, self.path.tile());
         let (blocks, row_blocks) = (self.blocks(), n.div_ceil(nr));
         let mut out = vec![0.0; n * d];
@@ -126,8 +111,9 @@ impl Packed {
         }
         // The gradient for the angles, transposed in squares: [block][row block][NR frequencies][NR rows].
         let square = nr * nr;
-        let mut w = self.buffer(blocks * row_blocks * square);
-        let by_block = w.chunks_mut(row_blocks * square).enumerate().collect();
+        let len = blocks * row_blocks * square;
+        let mut w = arena.buffer(len);
+        let by_block = w[..len].chunks_mut(row_blocks * square).enumerate().collect();
         for_each(
             true,
             by_block,
@@ -142,10 +128,11 @@ impl Packed {
         // [columns / COLUMNS][row block][COLUMNS][NR rows]: the frequencies pass once, the rows' gradients stay in the second cache.
         let columns = COLUMNS.next_multiple_of(mr);
         let panel = row_blocks * columns * nr;
-        let mut transposed = self.buffer(d.div_ceil(COLUMNS) * panel);
+        let len = d.div_ceil(COLUMNS) * panel;
+        let mut transposed = arena.buffer(len);
         let blocks_a_pass = (PASS / square).max(1);
         let runs: Vec<usize> = (0..blocks_a_pass).map(|block| block * d * nr).collect();
-        let panels = transposed.chunks_mut(panel).enumerate().collect();
+        let panels = transposed[..len].chunks_mut(panel).enumerate().collect();
         for_each(true, panels, Vec::new, |offsets: &mut Vec<usize>, (first, to): (usize, &mut [f32])| {
             let of = |i: usize| (first * COLUMNS + i).min(d - 1) * nr;
             offsets.clear();
@@ -166,7 +153,7 @@ impl Packed {
             by_rows,
             || (),
             |(), (row_block, rows): (usize, &mut [f32])| {
-                for (first, panel) in transposed.chunks_exact(panel).enumerate() {
+                for (first, panel) in transposed[..len].chunks_exact(panel).enumerate() {
                     let from = &panel[row_block * columns * nr..(row_block + 1) * columns * nr];
                     let width = COLUMNS.min(d - first * COLUMNS);
                     for (row, to) in rows.chunks_exact_mut(d).enumerate() {
@@ -176,37 +163,43 @@ impl Packed {
                 }
             },
         );
-        self.give_back(w);
-        self.give_back(transposed);
+        arena.give_back(w);
+        arena.give_back(transposed);
         out
     }
 
     /// The gradient for the frequencies `[feature_len, count]`: the transposed rows `[n, feature_len]` times the gradient for the angles,
     /// which `angle_gradient(block, to)` writes as for [`Packed::rows_backward`]. Summed over rows in their order.
-    pub fn frequencies_backward(&self, rows: &[f32], angle_gradient: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    pub fn frequencies_backward(
+        &self,
+        rows: &[f32],
+        arena: &Arena,
+        angle_gradient: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Vec<f32> {
         let (d, (mr, nr)) = (self.feature_len, self.path.tile());
         let mut out = vec![0.0; d * self.count];
         if rows.is_empty() || self.count == 0 {
             return out;
         }
         let n = rows.len() / d;
-        let mut transposed = self.buffer(n * d);
+        let mut transposed = arena.buffer(n * d);
         transpose(rows, d, &mut transposed, n);
         let whole = d.next_multiple_of(mr);
-        let mut packed = self.buffer(self.blocks() * whole * nr);
-        let blocks = packed.chunks_mut(whole * nr).enumerate().collect();
+        let len = self.blocks() * whole * nr;
+        let mut packed = arena.buffer(len);
+        let blocks = packed[..len].chunks_mut(whole * nr).enumerate().collect();
         for_each(
             true,
             blocks,
             || vec![0.0; self.block_len(n)],
             |gradient: &mut Vec<f32>, (block, to): (usize, &mut [f32])| {
                 angle_gradient(block, gradient);
-                product(self.path, &transposed, d, n, gradient, to);
+                product(self.path, &transposed[..n * d], d, n, gradient, to);
             },
         );
-        self.unpack(&packed, whole, &mut out);
-        self.give_back(transposed);
-        self.give_back(packed);
+        self.unpack(&packed[..len], whole, &mut out);
+        arena.give_back(transposed);
+        arena.give_back(packed);
         out
     }
 }

@@ -84,8 +84,10 @@ proptest! {
         let (features, t) = (values("rows", n * d, 1.0 / (d as f32).sqrt()), values("t", d * count, 1.0));
         let expected = run(&features, &t, &groups, &|x, t| characteristic_reference(x, t, &groups));
         for path in Path::usable() {
-            let packed = Arc::new(Packed::new(path, &t, d, count));
-            let [means, by_features, _] = run(&features, &t, &groups, &|x, _| frozen(x, &packed, &groups));
+            let (packed, arena) = (Arc::new(Packed::new(path, &t, d, count)), Arc::<Arena>::default());
+            // What others left: longer than is asked for, and of any value.
+            (0..4).for_each(|_| arena.give_back(vec![f32::NAN; 100_000]));
+            let [means, by_features, _] = run(&features, &t, &groups, &|x, _| frozen(x, &packed, &groups, &arena));
             let learned = run(&features, &t, &groups, &|x, t| learned(path, x, t, &groups));
             prop_assert_eq!(&means, &learned[0]);
             prop_assert_eq!(&by_features, &learned[1]);
@@ -166,7 +168,7 @@ fn means_and_gradients_of_a_class_depend_neither_on_the_other_classes_nor_on_thr
     let run = |path, rows: &[f32], sizes: &[usize]| {
         let packed = Arc::new(Packed::new(path, &t, d, count));
         let var = Var::from_tensor(&tensor(rows, sizes.iter().sum())).unwrap();
-        let (re, im) = frozen(var.as_tensor(), &packed, &Groups::new(sizes)).unwrap();
+        let (re, im) = frozen(var.as_tensor(), &packed, &Groups::new(sizes), &Arc::default()).unwrap();
         let loss = (re.sqr().unwrap().sum_all().unwrap() + im.sum_all().unwrap()).unwrap();
         (list(&re), list(loss.backward().unwrap().get(&var).unwrap()))
     };

@@ -4,13 +4,13 @@ mod learned;
 mod player;
 mod target;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{D, Device, Tensor};
 
 use crate::error::Result;
 use crate::extract::Pool;
-use crate::kernels::{Frequencies, characteristic};
+use crate::kernels::{Arena, Frequencies, characteristic};
 use crate::objective::{Groups, Objective, of_member};
 use crate::options::Options;
 use crate::sketch::projection;
@@ -43,6 +43,8 @@ pub struct Characteristic<'a> {
     targets: Vec<Target>,
     /// Drawn when an extractor is first used.
     frequencies: Vec<OnceLock<Frequencies>>,
+    /// What all of them work in: a step takes one extractor, and there may be hundreds.
+    arena: Arc<Arena>,
     /// The player of the frequencies' weights, see option `min_max`.
     player: Option<Mutex<Player>>,
     /// The one who learns frequencies, see option `learned_frequencies`.
@@ -77,6 +79,7 @@ impl<'a> Characteristic<'a> {
             weights,
             targets: (0..members).map(target).collect::<Result<_>>()?,
             frequencies: (0..members).map(|_| OnceLock::new()).collect(),
+            arena: Arc::default(),
             player: (options.min_max != 0.0).then(|| Mutex::new(Player::new(options.min_max, members))),
             learned,
         })
@@ -99,7 +102,7 @@ impl<'a> Characteristic<'a> {
             return Ok(frequencies);
         }
         let drawn = projection::draw(&self.header, member, device).map_err(candle_core::Error::wrap)?;
-        Ok(slot.get_or_init(|| drawn))
+        Ok(slot.get_or_init(|| drawn.with_arena(self.arena.clone())))
     }
 
     /// The discrepancy of each class at each of the sketch's frequencies, `[classes, frequencies]`; of normalised features.
@@ -180,7 +183,8 @@ mod tests {
         let target = Target::new(real, imaginary, &[u64::MAX; 3]).unwrap();
         let header = crate::sketch::Header { frequencies: 150, ..crate::sketch::test_header() };
         let (targets, frequencies) = (vec![target], vec![OnceLock::from(frequencies)]);
-        Characteristic { header, weights: Weights { alpha, beta }, targets, frequencies, player: None, learned: None }
+        let (weights, arena) = (Weights { alpha, beta }, Arc::default());
+        Characteristic { header, weights, targets, frequencies, arena, player: None, learned: None }
     }
 
     fn real_rows() -> Tensor {
