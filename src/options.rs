@@ -48,6 +48,7 @@ pub struct Options {
     pub terms: Option<Terms>,
     pub steps: Option<usize>,
     pub unroll: Option<usize>,
+    pub experts: Option<usize>,
     /// Further networks that see the kept rows alone.
     pub kept_extractors: usize,
     pub passes: usize,
@@ -90,9 +91,14 @@ pub struct Options {
     pub threads: Option<usize>,
 }
 
-/// Real rows of `shape` kept of each class where networks are to be tried on them: 250, fewer where they are large (more than 4,096 numbers), at least 64.
-pub(crate) fn unroll_kept(shape: Shape) -> usize {
-    (250 * 4096 / shape.len().max(1)).clamp(64, 250)
+/// Real rows of `shape` kept of each class where networks are to be trained or tried on them: 1,000, fewer where they are large (more than 1,024 numbers), at least 64.
+pub(crate) fn trained_on(shape: Shape) -> usize {
+    (1000 * 1024 / shape.len().max(1)).clamp(64, 1000)
+}
+
+/// Of these, how many do to try networks on.
+pub(crate) fn tried_on(shape: Shape) -> usize {
+    trained_on(shape).min(250)
 }
 
 /// The bytes of a pool file that was fetched from elsewhere.
@@ -121,6 +127,7 @@ impl Default for Options {
             terms: None,
             steps: None,
             unroll: None,
+            experts: None,
             kept_extractors: 0,
             passes: 1,
             extractors: None,
@@ -212,10 +219,14 @@ impl Options {
         // For unrolled training and the like, whether or not it is asked for now: sketches of the same rows shouldn't differ by how they are to be optimized.
         let picture = matches!(shape, Shape::Picture { .. });
         let made = !self.method.selects() && picture && self.init == Init::Real;
-        let asked =
-            self.unroll.is_some_and(|steps| steps > 0) || self.kept_extractors > 0 || self.learned_frequencies > 0;
-        let tried_on = if made || asked { unroll_kept(shape) } else { 0 };
-        self.reservoir_per_class.unwrap_or(wanted.max(tried_on))
+        let asked = self.unrolls() || self.kept_extractors > 0 || self.learned_frequencies > 0;
+        let trained_on = if made || asked { trained_on(shape) } else { 0 };
+        self.reservoir_per_class.unwrap_or(wanted.max(trained_on))
+    }
+
+    /// Whether unrolled training is asked for.
+    pub(crate) fn unrolls(&self) -> bool {
+        self.unroll.is_some_and(|steps| steps > 0) || self.experts.is_some_and(|experts| experts > 0)
     }
 
     /// Pictures in a stored one, see option `mosaic`.

@@ -13,7 +13,7 @@ impl Options {
             || self.frequency_scales != FrequencyScales::default()
             || self.learned_frequencies > 0
             || self.warm_start.is_some()
-            || self.unroll.is_some_and(|steps| steps > 0)
+            || self.unrolls()
             || self.kept_extractors > 0
             || self.passes > 1
             || self.terms.is_some()

@@ -82,9 +82,13 @@ impl Options {
                            'early'";
             return Err(Error::option("perturb", message));
         }
-        if self.unroll.is_some_and(|steps| steps > 0) && self.reservoir_per_class == Some(0) {
-            let message = "unroll tries networks on real rows that are kept; keep some, or use unroll => 0";
+        if self.unrolls() && self.reservoir_per_class == Some(0) {
+            let message = "unroll trains or tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
+        }
+        if self.unroll == Some(0) && self.unrolls() {
+            let message = "it is for the steps of unroll, and unroll => 0 leaves it none; leave one of them out";
+            return Err(Error::option("experts", message));
         }
         if self.kept_extractors > 0 {
             if self.reservoir_per_class == Some(0) {
@@ -192,10 +196,12 @@ impl Options {
                 format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
             return Err(Error::option("kept_extractors", message));
         }
-        if self.unroll.is_some_and(|steps| steps > 0) {
-            let message =
-                format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
-            return Err(Error::option("unroll", message));
+        for (name, asked) in [("unroll", self.unroll.is_some_and(|steps| steps > 0)), ("experts", self.unrolls())] {
+            if asked {
+                let message =
+                    format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
+                return Err(Error::option(name, message));
+            }
         }
         if self.learned_frequencies > 0 {
             let message =
@@ -282,20 +288,26 @@ mod tests {
         let picture = |side| Shape::Picture { channels: 3, height: side, width: side };
         let plain = Options::default();
         assert_eq!(plain.reservoir(VECTOR), 64);
-        assert_eq!([8, 32, 64, 224].map(|side| plain.reservoir(picture(side))), [250, 250, 83, 64]);
+        assert_eq!([8, 32, 64, 224].map(|side| plain.reservoir(picture(side))), [1000, 333, 83, 64]);
         for other in [
             Options { steps: Some(5), ..plain.clone() },
             Options { unroll: Some(0), ..plain.clone() },
             Options { method: Method::Mean, ..plain.clone() },
             Options { label_kind: LabelKind::Soft, method: Method::Ridge, ..plain.clone() },
         ] {
-            assert_eq!(other.reservoir(picture(8)), 250);
+            assert_eq!(other.reservoir(picture(8)), 1000);
         }
         assert_eq!(Options { method: Method::Random, ..plain.clone() }.reservoir(picture(8)), 64);
         let noise = Options { init: Init::Noise, ..plain.clone() };
         assert_eq!(noise.reservoir(picture(8)), 0);
         let noise = Options { unroll: Some(7), ..noise };
-        assert_eq!(noise.reservoir(picture(8)), 250);
+        assert_eq!(noise.reservoir(picture(8)), 1000);
+        assert_eq!(Options { unroll: None, experts: Some(2), ..noise.clone() }.reservoir(picture(8)), 1000);
+        let e = refused(Options { unroll: Some(0), experts: Some(2), ..plain.clone() });
+        assert!(e.contains("'experts'") && e.contains("unroll => 0"), "{e}");
+        Options { unroll: Some(0), experts: Some(0), ..plain.clone() }.check().unwrap();
+        let e = refused(Options { experts: Some(2), method: Method::KMeans, ..plain.clone() });
+        assert!(e.contains("'experts'") && e.contains("'k_means' chooses real rows"), "{e}");
         let e = refused(Options { reservoir_per_class: Some(0), ..noise });
         assert!(e.contains("'reservoir_per_class'") && e.contains("unroll => 0"), "{e}");
         assert!(refused(Options { unroll: Some(7), method: Method::Herding, ..plain }).contains("'unroll'"));

@@ -161,8 +161,15 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that the networks do better on the real ones that are kept (RaT-BPTT). 0: none. Default: 400 (fewer beyond 32 x 32 pixels) for at most 10 pictures a class with hard labels, method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 400 for at most 4 pictures a class, 200 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard labels, method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given, 200 where experts are asked for, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
+        shown_option
+    ),
+    spec!(
+        experts,
+        Kind::Integer,
+        "Networks that are trained on the real pictures that are kept first, for unroll to move the synthetic ones so that networks trained on these go the same way (MTT). 0: they are to do better on real ones instead (RaT-BPTT). Default: 8 for more than 4 pictures a class, else 0.",
+        |n, v| int_option(n, v, 0, 1024),
         shown_option
     ),
     spec!(
@@ -357,7 +364,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 250), or fewer beyond 4,096 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but 250 with unroll, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 1000), or fewer beyond 1,024 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but as otherwise with unroll, experts, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

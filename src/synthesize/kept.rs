@@ -1,4 +1,4 @@
-//! Kept real rows flow in; their sketches by a further pool, of many small networks, flow out.
+//! Kept real rows flow in; sketches of some of them by a further pool, of many small networks, flow out.
 //!
 //! More networks teach rows more (docs/results.md), but all real rows can't be put through so many. Those
 //! that are kept can.
@@ -11,14 +11,14 @@ use candle_core::Device;
 use crate::error::Result;
 use crate::extract::{Pool, PoolRecipe, Source};
 use crate::objective::Characteristic;
-use crate::options::{AUGMENTS, Moments, Options, Term, unroll_kept};
+use crate::options::{AUGMENTS, Moments, Options, Term, tried_on};
 use crate::rows::{Rows, Shape};
 use crate::sketch::{ClassSketch, Header, MICRO_BATCH, Sketcher, Sketches};
 
 /// Channels of a network for pictures.
 const WIDTH: usize = 16;
 
-/// Sketches of the rows that `sketches` keep, each once, by as many further networks as `options` say, on `device`; they keep no rows themselves. `going` is asked before
+/// Sketches of rows that `sketches` keep, of each class the first, each once, by as many further networks as `options` say, on `device`; they keep no rows themselves. `going` is asked before
 /// each micro-batch, and its error ends it. Fails where a class keeps no rows.
 pub(super) fn sketches(
     sketches: &Sketches,
@@ -28,12 +28,15 @@ pub(super) fn sketches(
 ) -> Result<(Sketches, Arc<Pool>)> {
     let header = &sketches.header;
     let shape = header.recipe.shape;
-    sketches.check_kept("for further networks", unroll_kept(shape), "kept_extractors => 0")?;
+    let most = tried_on(shape);
+    sketches.check_kept("for further networks", most, "kept_extractors => 0")?;
     let pool = Arc::new(Pool::build(&recipe(header, options), device)?);
     let sketcher = Sketcher::new(Arc::clone(&pool), &asked(header, options))?;
     let mut classes = vec![ClassSketch::empty(sketcher.header()); sketches.classes.len()];
     for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
-        for part in sketch.reservoir.rows.chunks(MICRO_BATCH) {
+        // A uniform draw of the distinct rows, as the whole reservoir is: these have the smallest keys.
+        let rows = &sketch.reservoir.rows;
+        for part in rows[..rows.len().min(most)].chunks(MICRO_BATCH) {
             going()?;
             let values = part.iter().flat_map(|row| row.values.iter().copied()).collect();
             let rows = Rows { shape, values, labels: vec![label.clone(); part.len()], exact: vec![], skipped: 0 };

@@ -49,11 +49,11 @@ pub struct Synthetic {
 /// How far the job is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Steps done; classes done where real rows are chosen; 0 while further networks look at kept rows, before the first step.
+    /// Steps done, also while networks are trained on kept rows, or look at them, for the next ones; classes done where real rows are chosen.
     pub step: usize,
     /// Steps in all, or classes.
     pub steps: usize,
-    /// The loss of this step; `None` where real rows are chosen, and before the first step.
+    /// The loss of this step; `None` where real rows are chosen, and where none was taken since it was told before.
     pub loss: Option<f64>,
 }
 
@@ -266,9 +266,12 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     let objective_bytes: usize =
         teacher_bytes + options.loss_terms().0.iter().map(|(term, _)| term_bytes(*term)).sum::<usize>();
     let kept = if options.kept_extractors > 0 { kept::working_bytes(sketches, options) } else { 0 };
-    let unrolled = match options.method.selects() || recipe(sketches, options, &allotment)?.unroll == 0 {
+    let unrolled = match options.method.selects() {
         true => 0,
-        false => unroll::working_bytes(sketches, count)?,
+        false => match recipe(sketches, options, &allotment)? {
+            Recipe { unroll: 0, .. } => 0,
+            Recipe { experts, .. } => unroll::working_bytes(sketches, experts, count)?,
+        },
     };
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),

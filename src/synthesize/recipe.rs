@@ -1,37 +1,48 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Init, LabelKind, Method, OptimizerKind, Options, Term, Terms, unroll_kept};
+use crate::options::{Init, LabelKind, Method, OptimizerKind, Options, Term, Terms, tried_on};
 use crate::rows::Shape;
 use crate::sketch::Header;
 
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
 
-/// Steps of unrolled training where `unroll` isn't given: none unless the way is left open, and the sketch keeps enough real rows.
+/// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts are asked for, and
+/// the sketch keeps enough real rows.
 ///
-/// 400 take one minute of a job on Fashion-MNIST at ipc 1, and five at ipc 10, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
+/// They take a minute of a job on Fashion-MNIST at ipc 1, and three at ipc 10 and 50, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
 /// get fewer, at least 25.
-fn unroll_steps(options: &Options, header: &Header, ipc: usize) -> usize {
-    let shape = header.recipe.shape;
+fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
+    let (shape, decoded) = (header.recipe.shape, ipc * options.packed());
+    let experts = options.experts.unwrap_or(if decoded <= TRIED_IPC { 0 } else { EXPERTS });
     let open = options.method == Method::Auto
         && options.label_kind == LabelKind::Hard
         && options.init == Init::Real
         && options.terms.is_none()
         && options.steps.is_none()
-        && options.learning_rate.is_none();
-    match shape {
-        Shape::Picture { height, width, .. }
-            if open && ipc * options.packed() <= UNROLLED_IPC && header.reservoir >= unroll_kept(shape) =>
-        {
-            (400 * 32 * 32 / (height * width).max(1)).clamp(25, 400)
+        && options.learning_rate.is_none()
+        && decoded <= UNROLLED_IPC
+        && header.reservoir >= tried_on(shape);
+    let steps = match (options.unroll, shape) {
+        (Some(steps), _) => steps,
+        (None, Shape::Picture { height, width, .. }) if open || options.experts.is_some_and(|experts| experts > 0) => {
+            let steps = if experts > 0 { 200 } else { 400 };
+            (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
         }
-        _ => 0,
-    }
+        (None, _) => 0,
+    };
+    (steps, experts)
 }
 
-/// Most rows a class, decoded, that end with unrolled training by default: with 50 they teach less after it (docs/results.md).
-const UNROLLED_IPC: usize = 10;
+/// Most rows a class, decoded, that end with unrolled training by default (docs/results.md).
+const UNROLLED_IPC: usize = 50;
+
+/// Most rows a class, decoded, that are made so that networks do well on real rows; more follow experts (docs/results.md).
+const TRIED_IPC: usize = 4;
+
+/// Experts to follow.
+const EXPERTS: usize = 8;
 
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +57,8 @@ pub struct Recipe {
     pub terms: Terms,
     /// Steps of unrolled training after these, see option `unroll`.
     pub unroll: usize,
+    /// Experts that unrolled training is to follow, see option `experts`.
+    pub experts: usize,
 }
 
 impl Recipe {
@@ -86,9 +99,9 @@ impl Recipe {
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
-        let unroll = options.unroll.unwrap_or_else(|| unroll_steps(options, header, ipc));
+        let (unroll, experts) = unrolled(options, header, ipc);
         let steps = options.steps.unwrap_or(steps);
-        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll })
+        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll, experts })
     }
 
     /// The learning rate of step `step`: from `rate` along half a cosine to 2 % of it.
@@ -132,7 +145,10 @@ mod tests {
     fn options_win_over_defaults() {
         let options = Options { steps: Some(7), learning_rate: Some(0.5), method: Method::Mean, ..Options::default() };
         let recipe = Recipe::choose(&options, &header(4), 10).unwrap();
-        assert_eq!(recipe, Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean(), unroll: 0 });
+        assert_eq!(
+            recipe,
+            Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean(), unroll: 0, experts: 8 }
+        );
     }
 
     #[test]
@@ -156,12 +172,18 @@ mod tests {
         };
         let picture = |channels, side| Shape::Picture { channels, height: side, width: side };
         let (small, large, open) = (picture(1, 8), picture(3, 64), Options::default());
-        assert_eq!([10, 11].map(|ipc| unroll(250, small, &open, ipc)), [400, 0]);
+        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &open, ipc)), [400, 200, 200, 0]);
         assert_eq!([249, 250].map(|kept| unroll(kept, small, &open, 1)), [0, 400]);
         assert_eq!([82, 83].map(|kept| unroll(kept, large, &open, 1)), [0, 100]);
         assert_eq!(unroll(250, Shape::Vector { len: 64 }, &open, 1), 0);
         let mosaic = Options { mosaic: 2, ..open.clone() };
-        assert_eq!([2, 3].map(|ipc| unroll(250, small, &mosaic, ipc)), [400, 0], "eight and twelve pictures");
+        assert_eq!([1, 2, 13].map(|ipc| unroll(250, small, &mosaic, ipc)), [400, 200, 0], "4, 8 and 52 pictures");
+        let asked = Options { experts: Some(3), ..open.clone() };
+        assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [200, 200], "asked for");
+        assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 400);
+        let experts = |options: &Options, ipc| Recipe::choose(options, &header(4), ipc).unwrap().experts;
+        assert_eq!([1, 4, 5, 50].map(|ipc| experts(&open, ipc)), [0, 0, 8, 8]);
+        assert_eq!([1, 50].map(|ipc| experts(&asked, ipc)), [3, 3]);
         for other in [
             Options { steps: Some(5), ..open.clone() },
             Options { learning_rate: Some(0.1), ..open.clone() },
@@ -171,13 +193,14 @@ mod tests {
             Options { label_kind: LabelKind::Soft, ..open.clone() },
         ] {
             assert_eq!(unroll(250, small, &other, 1), 0);
-            assert_eq!(unroll(0, small, &Options { unroll: Some(3), ..other }, 99), 3);
+            assert_eq!(unroll(0, small, &Options { unroll: Some(3), ..other.clone() }, 99), 3);
+            assert_eq!(unroll(0, small, &Options { experts: Some(3), ..other }, 99), 200);
         }
     }
 
     #[test]
     fn the_rate_falls_along_a_cosine_to_two_percent() {
-        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]), unroll: 0 };
+        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]), unroll: 0, experts: 0 };
         let near = |step, expected: f64| assert!((recipe.rate_at(step) - expected).abs() < 1e-12);
         near(0, 2.0);
         near(50, 2.0 * 0.51);

@@ -437,28 +437,33 @@ fn networks_learn_more_of_rows_after_unrolled_training() {
     let mut test = noisy(240, 90.0);
     test.values.drain(..120 * 64);
     test.labels.drain(..120);
-    for (label_kind, method) in [(LabelKind::Hard, Method::Auto), (LabelKind::Soft, Method::Ridge)] {
+    for (label_kind, method, experts) in
+        [(LabelKind::Hard, Method::Auto, 0), (LabelKind::Soft, Method::Ridge, 0), (LabelKind::Hard, Method::Auto, 2)]
+    {
         let options = Options { method, label_kind, ipc: 1, steps: Some(10), ..options() };
         let sketches = sketches(&options, &rows);
         let before = run(&sketches, &options).0;
-        let options = Options { unroll: Some(60), ..options };
+        let options = Options { unroll: Some(60), experts: Some(experts), ..options };
         let (after, told) = run(&sketches, &options);
-        let steps: Vec<(usize, usize)> = told.iter().map(|p| (p.step, p.steps)).collect();
-        assert_eq!(steps, (1..=70).map(|step| (step, 70)).collect::<Vec<_>>());
+        // Training the experts is told of, and is no step.
+        let steps = told.iter().filter(|p| p.loss.is_some()).map(|p| (p.step, p.steps));
+        assert_eq!(steps.collect::<Vec<_>>(), (1..=70).map(|step| (step, 70)).collect::<Vec<_>>());
+        assert_eq!(told.iter().any(|p| p.loss.is_none() && p.step == 10), experts > 0);
         assert_eq!(after.soft.is_some(), label_kind == LabelKind::Soft);
         assert!(after.values.iter().all(|v| (0.0..=255.0).contains(v)));
         let losses = [&before, &after].map(|synthetic| loss_of(synthetic, &test));
-        assert!(losses[1] < 0.95 * losses[0], "{label_kind} {losses:?}");
+        assert!(losses[1] < 0.95 * losses[0], "{label_kind}, {experts} experts: {losses:?}");
     }
 }
 
 #[test]
 fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off() {
     let rows = pictures(60);
-    for mosaic in [1, 2] {
+    for (mosaic, experts) in [(1, 0), (2, 0), (2, 2)] {
         // Ten of each class in mosaics: more rows than a batch.
         let ipc = if mosaic == 2 { 5 } else { 2 };
-        let options = Options { unroll: Some(5), steps: Some(2), mosaic, ipc, ..options() };
+        let unroll = Some(5);
+        let options = Options { unroll, experts: Some(experts), steps: Some(2), mosaic, ipc, ..options() };
         let sketches = sketches(&options, &rows);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -480,7 +485,7 @@ fn unrolled_training_needs_real_rows_and_pictures() {
         panic!("step {} before it is refused", p.step)
     });
     let e = e.unwrap_err().to_string();
-    assert!(e.contains("reservoir_per_class => 250") && e.contains("unroll => 0"), "{e}");
+    assert!(e.contains("reservoir_per_class => 1000") && e.contains("unroll => 0"), "{e}");
 }
 
 fn kept_sketches(sketches: &Sketches, options: &Options) -> (Sketches, Arc<Pool>) {

@@ -312,14 +312,14 @@ fn memory_beyond_the_limit_is_refused_before_it_is_used() {
     assert!(e.contains("the extractors") && e.contains("limit of 10000") && e.contains("fewer extractors"), "{e}");
     assert_eq!(tight.bytes(), 0);
     // Room for a few classes.
-    let mut stream = builder(&batch, "").memory_limit(3_000_000).build().unwrap();
+    let mut stream = builder(&batch, "").memory_limit(6_000_000).build().unwrap();
     stream.push(&batch).unwrap();
     let before = stream.snapshot().unwrap();
     let ids = pictures_of(vec![Some(png(0, 0, 8)); 100], (0..100).map(Some).collect());
     let e = stream.push(&ids).unwrap_err().to_string();
-    assert!(e.contains("classes of column 'label'") && e.contains("limit of 3000000"), "{e}");
+    assert!(e.contains("classes of column 'label'") && e.contains("limit of 6000000"), "{e}");
     assert_eq!(stream.snapshot().unwrap(), before);
-    assert!(stream.bytes() < 3_000_000);
+    assert!(stream.bytes() < 6_000_000);
     stream.distill().unwrap();
 }
 

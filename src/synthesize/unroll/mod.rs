@@ -1,10 +1,16 @@
 //! Synthetic pictures and kept real ones flow in; synthetic pictures on which networks learn more of the real ones flow out.
 //!
-//! Back-propagation through training, by windows of it (after RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3): a few small networks are trained on
-//! the synthetic rows all the while. Each step continues one of them for a [`window`](window::Window) of training steps and asks how the rows should
-//! have been for its loss on real rows, that the sketches keep, to be lower. A network that has lived its time, which is a few windows, is replaced by a fresh one; the first
-//! ones live shorter, so that not all are replaced at once. (The paper's windows start anywhere; these follow each other.)
+//! Each step trains a small network on the synthetic rows for a [`window`](window::Window) of training steps, and asks how the rows should have been for it to end better. What
+//! is better is one of two:
+//!
+//! - By experts (MTT, [`matching`]): networks that are trained on the real rows first. A window starts where one of them was at some time and should end where it was a
+//!   while later.
+//! - By real rows, where there are no experts: back-propagation through training (after RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3). A few networks are trained on the
+//!   synthetic rows all the while; each window continues one of them, whose loss on real rows should be lower at its end. A network that has lived its time, which is a
+//!   few windows, is replaced by a fresh one; the first ones live shorter, so that not all are replaced at once. (The paper's windows start anywhere; these follow each other.)
 
+mod expert;
+mod matching;
 mod standard;
 mod student;
 mod window;
@@ -12,6 +18,7 @@ mod window;
 use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor, Var};
+use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 
@@ -19,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::extract::{ConvNet, Pool};
 use crate::kernels::Groups;
 use crate::objective::one_hot;
-use crate::options::{Options, unroll_kept};
+use crate::options::{Options, trained_on};
 use crate::random;
 use crate::rows::Shape;
 use crate::sketch::{Header, Sketches};
@@ -27,6 +34,8 @@ use crate::synthesize::descent::project;
 use crate::synthesize::unpack::Unpack;
 use crate::synthesize::{Adam, Optimizer, Progress, Recipe, SoftLabels};
 
+use expert::{Expert, LEGS};
+use matching::Followed;
 use standard::Standard;
 use student::Student;
 use window::{Outcome, Trainee, Window};
@@ -34,11 +43,17 @@ use window::{Outcome, Trainee, Window};
 /// Windows that are looked at side by side, from the same rows: their gradients are applied one after the other.
 const TOGETHER: usize = 2;
 
-/// Networks in training.
+/// Networks in training on the synthetic rows.
 const NETWORKS: usize = 8;
 
 /// Training steps of a network's life: the field's evaluation has 300 at ipc 1 and 10, of which those before the rate falls teach the most.
 const LIFE: usize = 120;
+
+/// Legs of an expert's training that a window is to be worth.
+const STRETCH: usize = 10;
+
+/// A window's rate is moved by this part of what was wrong with it.
+const RATE_SHARE: f64 = 0.05;
 
 /// Channels of a network: a quarter of the evaluation's, at a sixteenth of the cost.
 const WIDTH: usize = 32;
@@ -51,6 +66,9 @@ const LABEL_RATE: f64 = 0.002;
 
 /// A gradient longer than so many usual ones is cut: training is chaotic now and then.
 const LONGEST: f64 = 2.0;
+
+/// Is told of each step, and of none before the first; its error ends them.
+type Told<'a> = dyn FnMut(usize, Option<f64>) -> Result<()> + 'a;
 
 /// The refinement of one job's rows.
 pub(super) struct Unroll<'a> {
@@ -86,7 +104,7 @@ impl<'a> Unroll<'a> {
     ) -> Result<Self> {
         let student = student(&sketches.header, sketches.classes.len(), pool.device())?;
         let (mut values, mut numbers) = (vec![], vec![]);
-        let enough = unroll_kept(sketches.header.recipe.shape);
+        let enough = trained_on(sketches.header.recipe.shape);
         sketches.check_kept("to train against", enough, "unroll => 0")?;
         for (class, sketch) in sketches.classes.values().enumerate() {
             for row in &sketch.reservoir.rows {
@@ -115,25 +133,81 @@ impl<'a> Unroll<'a> {
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
         let mut learned = self.start(start, soft)?;
+        let mut told = |step: usize, loss| match observer(Progress { step: done + step, steps, loss }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        };
+        match self.recipe.experts {
+            0 => self.by_real_rows(&mut learned, &mut told)?,
+            experts => self.by_experts(experts, &mut learned, &mut told)?,
+        }
+        let soft = self.window.learn_labels.then(|| self.soft(&learned.labels)).transpose()?;
+        Ok((learned.rows.flatten_all()?.to_vec1()?, soft))
+    }
+
+    fn by_real_rows(&self, learned: &mut Learned, told: &mut Told) -> Result<()> {
         let mut weights = random::stream(self.options.seed, "unroll weights");
         let mut trainees: Vec<Trainee> =
             (1..=NETWORKS).map(|n| self.trainee(n * LIFE / NETWORKS, &mut weights)).collect::<Result<_>>()?;
         let mut step = 0;
         while step < self.recipe.unroll {
-            let together = TOGETHER.min(self.recipe.unroll - step);
-            for (i, outcome) in self.look(&learned, &trainees, step, together)?.into_iter().enumerate() {
-                self.follow(&mut learned, &outcome, step)?;
-                let spent = outcome.after.left == 0 || !outcome.loss.is_finite();
-                trainees[(step + i) % NETWORKS] = if spent { self.trainee(LIFE, &mut weights)? } else { outcome.after };
-                let loss = Some(outcome.loss);
-                if observer(Progress { step: done + step + i + 1, steps, loss }).is_break() {
-                    return Err(Error::Cancelled);
-                }
+            let seen = self.seen(learned)?;
+            // As a training on these rows would: their mean and deviation are its own.
+            let standard = Standard::of(&seen.0)?;
+            let windows = self.together(step, |step, draws| {
+                self.window.look(&trainees[step % NETWORKS], (&seen.0, &seen.1), &standard, draws)
+            })?;
+            for (outcome, after) in windows {
+                self.follow(learned, &outcome, step)?;
+                let spent = after.left == 0 || !outcome.loss.is_finite();
+                trainees[step % NETWORKS] = if spent { self.trainee(LIFE, &mut weights)? } else { after };
+                step += 1;
+                told(step, Some(outcome.loss))?;
             }
-            step += together;
         }
-        let soft = self.window.learn_labels.then(|| self.soft(&learned.labels)).transpose()?;
-        Ok((learned.rows.flatten_all()?.to_vec1()?, soft))
+        Ok(())
+    }
+
+    fn by_experts(&self, experts: usize, learned: &mut Learned, told: &mut Told) -> Result<()> {
+        // The same for experts and for those that are to follow them.
+        let standard = Standard::of(&self.window.real)?;
+        let experts = self.experts(experts, &standard, told)?;
+        let mut rate = window::RATE;
+        let mut step = 0;
+        while step < self.recipe.unroll {
+            let seen = self.seen(learned)?;
+            let windows = self.together(step, |_, mut draws| {
+                let expert = &experts[draws.random_range(0..experts.len())];
+                let on = expert.stretch(draws.random_range(0..=LEGS - STRETCH), STRETCH);
+                self.window.follow(on, rate, (&seen.0, &seen.1), &standard, draws)
+            })?;
+            for Followed { outcome, stride } in windows {
+                self.follow(learned, &outcome, step)?;
+                if stride.is_finite() {
+                    rate *= stride.clamp(0.5, 2.0).powf(RATE_SHARE);
+                }
+                step += 1;
+                told(step, Some(outcome.loss))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As many networks, trained on the real rows.
+    fn experts(&self, experts: usize, standard: &Standard, told: &mut Told) -> Result<Vec<Expert>> {
+        let mut weights = random::stream(self.options.seed, "expert weights");
+        let mut all = vec![];
+        for n in 0..experts {
+            let draws = random::stream(self.options.seed, &format!("expert {n}"));
+            all.push(Expert::new(self.window.student.random(&mut weights)?, draws)?);
+        }
+        let parallel = rayon::current_num_threads() > experts;
+        for _ in 0..LEGS {
+            told(0, None)?;
+            all.par_iter_mut()
+                .try_for_each(|expert| expert.go_on(&self.window, self.groups.classes(), standard, parallel))?;
+        }
+        Ok(all)
     }
 
     fn start(&self, rows: Vec<f32>, soft: Option<SoftLabels>) -> Result<Learned> {
@@ -156,21 +230,24 @@ impl<'a> Unroll<'a> {
         Trainee::new(self.window.student.random(rng)?, left.max(1))
     }
 
-    /// The windows of `together` networks from step `step` on, in order.
-    fn look(&self, learned: &Learned, trainees: &[Trainee], step: usize, together: usize) -> Result<Vec<Outcome>> {
+    /// Rows as networks see them, with their labels.
+    fn seen(&self, learned: &Learned) -> Result<(Tensor, Tensor)> {
         let stored = learned.rows.as_detached_tensor();
         let rows = match &self.unpack {
             Some(unpack) => unpack.apply(&stored)?,
             None => stored,
         };
-        let labels = learned.labels.as_detached_tensor();
-        // As a training on these rows would: their mean and deviation are its own.
-        let standard = Standard::of(&rows)?;
-        let windows = (step..step + together).into_par_iter().map(|step| {
-            let draws = random::stream(self.options.seed, &format!("unroll step {step}"));
-            self.window.look(&trainees[step % NETWORKS], (&rows, &labels), &standard, draws)
-        });
-        windows.collect()
+        Ok((rows, learned.labels.as_detached_tensor()))
+    }
+
+    /// What `window` says of the steps from `step` on that are taken from the same rows, in order; each has draws of its own.
+    fn together<W: Send>(
+        &self,
+        step: usize,
+        window: impl Fn(usize, ChaCha12Rng) -> Result<W> + Sync,
+    ) -> Result<Vec<W>> {
+        let steps = (step..self.recipe.unroll.min(step + TOGETHER)).into_par_iter();
+        steps.map(|step| window(step, random::stream(self.options.seed, &format!("unroll step {step}")))).collect()
     }
 
     /// One step of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite, or there is none.
@@ -206,16 +283,18 @@ impl<'a> Unroll<'a> {
 }
 
 /// Bytes that the refinement of `rows` rows, as networks see them, works in.
-pub(super) fn working_bytes(sketches: &Sketches, rows: usize) -> Result<usize> {
+pub(super) fn working_bytes(sketches: &Sketches, experts: usize, rows: usize) -> Result<usize> {
     let (header, classes) = (&sketches.header, sketches.classes.len());
     let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
     let kept: usize = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
     let weights = student(header, classes, &Device::Cpu)?.weights_len();
-    let pictures = kept + 4 * rows + TOGETHER * window::pictures(rows);
+    let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
+    let pictures = kept + 4 * rows + side_by_side * window::pictures(rows);
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
-    let within = TOGETHER * window::LARGEST_BATCH * 2 * WIDTH * (height + 6) * (width + 6);
+    let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * WIDTH * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
-    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (2 * NETWORKS + TOGETHER * window::WEIGHTS)))
+    let networks = if experts > 0 { experts * (LEGS + 4) } else { 2 * NETWORKS };
+    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * window::WEIGHTS)))
 }
 
 /// The networks for rows that `header` tells of.

@@ -24,7 +24,7 @@ pub(super) struct Student {
 /// A loss, and where it falls.
 pub(super) struct Gradient {
     pub(super) loss: f32,
-    /// As the weights.
+    /// As the weights; zeros: not asked for.
     pub(super) weights: Tensor,
     /// As the rows; `None`: not asked for.
     pub(super) rows: Option<Tensor>,
@@ -32,9 +32,10 @@ pub(super) struct Gradient {
     pub(super) labels: Option<Tensor>,
 }
 
-/// What else gradients are wanted for, beside the weights.
+/// What gradients are wanted for.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Also {
+pub(super) struct Wanted {
+    pub(super) weights: bool,
     pub(super) rows: bool,
     pub(super) labels: bool,
     /// Whether rows are spread over the threads; else the caller is parallel already.
@@ -101,20 +102,21 @@ impl Student {
         weights: &Tensor,
         x: &Tensor,
         y: &Tensor,
-        also: Also,
+        wanted: Wanted,
     ) -> crate::error::Result<Gradient> {
-        let weights = Var::from_tensor(weights)?;
-        let x = if also.rows { Var::from_tensor(x)?.into_inner() } else { x.detach() };
-        let y = if also.labels { Var::from_tensor(y)?.into_inner() } else { y.detach() };
-        let wants = Wants { input: also.rows, weights: true, parallel: also.parallel };
-        let log_shares = log_softmax(&self.logits(weights.as_tensor(), &x, wants)?, D::Minus1)?;
+        let leaf = |of: &Tensor, wanted: bool| -> Result<Tensor> {
+            Ok(if wanted { Var::from_tensor(of)?.into_inner() } else { of.detach() })
+        };
+        let (weights, x, y) = (leaf(weights, wanted.weights)?, leaf(x, wanted.rows)?, leaf(y, wanted.labels)?);
+        let wants = Wants { input: wanted.rows, weights: wanted.weights, parallel: wanted.parallel };
+        let log_shares = log_softmax(&self.logits(&weights, &x, wants)?, D::Minus1)?;
         let loss = (log_shares * &y)?.sum_all()?.affine(-1.0 / x.dim(0)?.max(1) as f64, 0.0)?;
         let mut gradients = loss.backward()?;
         let mut of = |t: &Tensor| gradients.remove(t).map_or_else(|| t.zeros_like(), Ok);
         Ok(Gradient {
-            weights: of(weights.as_tensor())?.detach(),
-            rows: if also.rows { Some(of(&x)?.detach()) } else { None },
-            labels: if also.labels { Some(of(&y)?.detach()) } else { None },
+            weights: of(&weights)?.detach(),
+            rows: if wanted.rows { Some(of(&x)?.detach()) } else { None },
+            labels: if wanted.labels { Some(of(&y)?.detach()) } else { None },
             loss: loss.to_scalar()?,
         })
     }

@@ -42,7 +42,7 @@ fn a_window_s_gradient_is_the_slope_of_its_loss_for_rows_and_for_labels() {
         let trainee = Trainee::new(window.student.random(&mut stream(2, "weights")).unwrap(), 10).unwrap();
         // Held still: what standardises the rows is no part of the gradient.
         let standard = Standard::of(&x).unwrap();
-        let look = |x: &Tensor, y: &Tensor| window.look(&trainee, (x, y), &standard, stream(3, "draws")).unwrap();
+        let look = |x: &Tensor, y: &Tensor| window.look(&trainee, (x, y), &standard, stream(3, "draws")).unwrap().0;
         let here = look(&x, &y);
         let by_labels = here.labels.as_ref().unwrap();
         assert_eq!((here.rows.dims(), by_labels.dims()), (x.dims(), y.dims()));
@@ -70,16 +70,68 @@ fn a_window_trains_its_network_and_asks_for_labels_only_where_they_are_learned()
     let mut trainee = Trainee::new(window.student.random(&mut stream(2, "weights")).unwrap(), 100).unwrap();
     let loss = |trainee: &Trainee| {
         let x = standard.apply(&x).unwrap();
-        window.student.gradient(&trainee.weights, &x, &y, student::Also::default()).unwrap().loss
+        window.student.gradient(&trainee.weights, &x, &y, student::Wanted::default()).unwrap().loss
     };
     let before = loss(&trainee);
     for left in [60, 20, 0] {
-        let outcome = window.look(&trainee, (&x, &y), &standard, stream(3, "draws")).unwrap();
+        let (outcome, after) = window.look(&trainee, (&x, &y), &standard, stream(3, "draws")).unwrap();
         assert!(outcome.labels.is_none() && outcome.loss.is_finite());
-        trainee = outcome.after;
+        trainee = after;
         assert_eq!(trainee.left, left);
     }
     assert!(loss(&trainee) < 0.7 * before, "{} {before}", loss(&trainee));
+}
+
+/// Two legs of an expert of `window`.
+fn expert(window: &Window) -> Expert {
+    let weights = window.student.random(&mut stream(4, "weights")).unwrap();
+    let mut expert = Expert::new(weights, stream(4, "draws")).unwrap();
+    let standard = Standard::of(&window.real).unwrap();
+    (0..2).for_each(|_| expert.go_on(window, CLASSES, &standard, false).unwrap());
+    expert
+}
+
+#[test]
+fn an_expert_learns_the_real_rows_leg_by_leg() {
+    let window = window(false);
+    let expert = expert(&window);
+    let standard = Standard::of(&window.real).unwrap();
+    let (x, y) = window.real_batch((0..64).collect(), CLASSES, &standard).unwrap();
+    let loss = |weights: &Tensor| window.student.gradient(weights, &x, &y, student::Wanted::default()).unwrap().loss;
+    let ((start, middle), (again, end)) = (expert.stretch(0, 1), expert.stretch(1, 1));
+    assert_eq!(middle.to_vec1::<f32>().unwrap(), again.to_vec1::<f32>().unwrap());
+    assert!(loss(middle) < 0.95 * loss(start) && loss(end) < 0.95 * loss(middle));
+}
+
+/// As of a window that is tried on real rows.
+#[test]
+fn following_an_expert_has_the_gradient_that_is_the_slope_of_its_loss() {
+    let window = window(true);
+    let rate = 0.02;
+    for rows in [12, 60] {
+        let (x, y) = (pictures(rows, "x"), shares(rows));
+        let standard = Standard::of(&x).unwrap();
+        let expert = expert(&window);
+        let (from, to) = expert.stretch(0, 2);
+        let look = |x: &Tensor, y: &Tensor, rate| {
+            window.follow((from, to), rate, (x, y), &standard, stream(3, "draws")).unwrap()
+        };
+        let Followed { outcome, .. } = look(&x, &y, rate);
+        let by_labels = outcome.labels.as_ref().unwrap();
+        for (gradient, of_rows, reach) in [(&outcome.rows, true, 0.1), (by_labels, false, 0.05)] {
+            let direction = (gradient / window::length(gradient).unwrap()).unwrap();
+            let at = |by: f64| match of_rows {
+                true => look(&(&x + (&direction * by).unwrap()).unwrap(), &y, rate).outcome.loss,
+                false => look(&x, &(&y + (&direction * by).unwrap()).unwrap(), rate).outcome.loss,
+            };
+            let slope = (at(reach) - at(-reach)) / (2.0 * reach);
+            let expected = product(gradient, &direction);
+            assert!((slope / expected - 1.0).abs() < 0.2, "{rows} rows, of rows {of_rows}: {slope} {expected}");
+        }
+        // Far too slow, and far too fast.
+        let strides = [1e-4, 0.5].map(|rate| look(&x, &y, rate).stride);
+        assert!(strides[0] > 2.0 && strides[1] < 0.5, "{strides:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
 use super::standard::Standard;
-use super::student::{Also, Student};
+use super::student::{Student, Wanted};
 use crate::error::Result;
 use crate::kernels::Transform;
 
@@ -26,8 +26,8 @@ const BATCH: usize = 50;
 const REAL_BATCH: usize = 128;
 
 /// Rate and momentum of the training, those of the field's evaluation.
-const RATE: f64 = 0.01;
-const MOMENTUM: f64 = 0.9;
+pub(super) const RATE: f64 = 0.01;
+pub(super) const MOMENTUM: f64 = 0.9;
 
 /// Length of the differences, as a part of the weights'.
 const DIFFERENCE: f64 = 0.02;
@@ -73,18 +73,16 @@ impl Trainee {
 
 /// What a window says.
 pub(super) struct Outcome {
-    /// The loss on real rows at its end.
+    /// The loss at its end.
     pub(super) loss: f64,
     /// That loss's gradient for the rows.
     pub(super) rows: Tensor,
     /// And for the labels, where it is wanted.
     pub(super) labels: Option<Tensor>,
-    /// The network after it.
-    pub(super) after: Trainee,
 }
 
 /// One training step, as it was taken.
-struct Step {
+pub(super) struct Step {
     /// The weights before it.
     weights: Tensor,
     /// Which rows; `None`: all.
@@ -94,69 +92,77 @@ struct Step {
 }
 
 impl Window {
-    /// Trains `trainee` on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes `y` `[n, classes]`, tries it on real rows and goes back.
+    /// Trains `trainee` on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes `y` `[n, classes]`, tries it on real rows and goes back. Gives the
+    /// network after it, too.
     pub(super) fn look(
         &self,
         trainee: &Trainee,
         (x, y): (&Tensor, &Tensor),
         standard: &Standard,
         mut draws: ChaCha12Rng,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, Trainee)> {
         let x = standard.apply(x)?;
-        let (after, steps) = self.train(trainee, (&x, y), &mut draws)?;
-        let (kept, classes) = (self.real_classes.len(), y.dim(1)?);
-        let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
-        let mut real_y = vec![0f32; at.len() * classes];
-        at.iter().enumerate().for_each(|(row, at)| real_y[row * classes + self.real_classes[*at as usize]] = 1.0);
-        let real_y = Tensor::from_vec(real_y, (at.len(), classes), x.device())?;
-        let real_x = standard.apply(&picked(&self.real, &Some(Tensor::new(at, x.device())?))?)?;
-        let real = self.student.gradient(&after.weights, &real_x, &real_y, self.also(false))?;
-        let (rows, labels) = self.back(steps, real.weights, (&x, y))?;
+        let (after, steps) = self.train(trainee, RATE, (&x, y), &mut draws)?;
+        let kept = self.real_classes.len();
+        let at = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
+        let (real_x, real_y) = self.real_batch(at, y.dim(1)?, standard)?;
+        let wanted = Wanted { weights: true, parallel: self.parallel, ..Wanted::default() };
+        let real = self.student.gradient(&after.weights, &real_x, &real_y, wanted)?;
+        let (rows, labels) = self.back(steps, RATE, real.weights, (&x, y))?;
         let labels = self.learn_labels.then_some(labels);
-        Ok(Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels, after })
+        Ok((Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels }, after))
     }
 
-    fn also(&self, rows: bool) -> Also {
-        Also { rows, labels: rows && self.learn_labels, parallel: self.parallel }
+    /// The real rows `at`, standardised, with their shares of `classes` classes.
+    pub(super) fn real_batch(&self, at: Vec<u32>, classes: usize, standard: &Standard) -> Result<(Tensor, Tensor)> {
+        let device = self.real.device();
+        let mut y = vec![0f32; at.len() * classes];
+        at.iter().enumerate().for_each(|(row, at)| y[row * classes + self.real_classes[*at as usize]] = 1.0);
+        let y = Tensor::from_vec(y, (at.len(), classes), device)?;
+        Ok((standard.apply(&picked(&self.real, &Some(Tensor::new(at, device)?))?)?, y))
     }
 
-    /// [`STEPS`] steps of training, by batches of the shuffled rows.
-    fn train(
+    /// [`STEPS`] steps of training at `rate`, by batches of the shuffled rows.
+    pub(super) fn train(
         &self,
         trainee: &Trainee,
+        rate: f64,
         (x, y): (&Tensor, &Tensor),
         draws: &mut ChaCha12Rng,
     ) -> Result<(Trainee, Vec<Step>)> {
         let n = x.dim(0)?;
-        let batch = BATCH.min(n);
+        let batch = (BATCH).min(n);
         let (mut weights, mut momentum) = (trainee.weights.clone(), trainee.momentum.clone());
         let mut order: Vec<u32> = vec![];
         let mut steps = Vec::with_capacity(STEPS);
         for _ in 0..STEPS {
-            let mut at = None;
-            if batch < n {
-                if order.len() < batch {
-                    order = (0..n as u32).collect();
-                    order.shuffle(draws);
-                }
-                at = Some(Tensor::from_vec(order.split_off(order.len() - batch), batch, x.device())?);
-            }
+            let at = match batch < n {
+                true => Some(Tensor::new(next(&mut order, batch, n, draws), x.device())?),
+                false => None,
+            };
             let transform = Transform::per_row(Transform::DSA, batch, self.student.input(), draws);
             let (augmented, y) = (transform.apply(&picked(x, &at)?)?, picked(y, &at)?);
-            let gradient = self.student.gradient(&weights, &augmented, &y, self.also(false))?.weights;
+            let wanted = Wanted { weights: true, parallel: self.parallel, ..Wanted::default() };
+            let gradient = self.student.gradient(&weights, &augmented, &y, wanted)?.weights;
             momentum = ((momentum * MOMENTUM)? + gradient)?;
-            let after = (&weights - (&momentum * RATE)?)?;
+            let after = (&weights - (&momentum * rate)?)?;
             steps.push(Step { weights: std::mem::replace(&mut weights, after), at, transform });
         }
         Ok((Trainee { weights, momentum, left: trainee.left.saturating_sub(STEPS) }, steps))
     }
 
-    /// The gradients for standardised rows `x` and labels `y`, from `a`, that for the weights after `steps`. Batches are made anew, not kept.
-    fn back(&self, steps: Vec<Step>, mut a: Tensor, (x, y): (&Tensor, &Tensor)) -> Result<(Tensor, Tensor)> {
+    /// The gradients for standardised rows `x` and labels `y`, from `a`, that for the weights after `steps` at `rate`. Batches are made anew, not kept.
+    pub(super) fn back(
+        &self,
+        steps: Vec<Step>,
+        rate: f64,
+        mut a: Tensor,
+        (x, y): (&Tensor, &Tensor),
+    ) -> Result<(Tensor, Tensor)> {
         let mut b = a.zeros_like()?;
         let (mut by_rows, mut by_labels) = (x.zeros_like()?, y.zeros_like()?);
         for step in steps.into_iter().rev() {
-            b = (b - (&a * RATE)?)?;
+            b = (b - (&a * rate)?)?;
             let size = length(&b)?;
             if !(size > 0.0 && size.is_finite()) {
                 break;
@@ -166,7 +172,8 @@ impl Window {
             let by = DIFFERENCE * length(&step.weights)? / size;
             let moved = |by: f64| {
                 let weights = (&step.weights + (&b * by)?)?;
-                self.student.gradient(&weights, &augmented, &y, self.also(true))
+                let (labels, parallel) = (self.learn_labels, self.parallel);
+                self.student.gradient(&weights, &augmented, &y, Wanted { weights: true, rows: true, labels, parallel })
             };
             let (plus, minus) = (moved(by)?, moved(-by)?);
             let slope = |plus: &Tensor, minus: &Tensor| (plus - minus)?.affine(0.5 / by, 0.0);
@@ -184,6 +191,15 @@ impl Window {
         }
         Ok((by_rows, by_labels))
     }
+}
+
+/// The next `batch` of `n` rows, of those left of `order`; shuffled anew where they don't suffice.
+pub(super) fn next(order: &mut Vec<u32>, batch: usize, n: usize, draws: &mut ChaCha12Rng) -> Vec<u32> {
+    if order.len() < batch {
+        *order = (0..n as u32).collect();
+        order.shuffle(draws);
+    }
+    order.split_off(order.len().saturating_sub(batch))
 }
 
 /// The rows of `from` at `at`; `None`: all.

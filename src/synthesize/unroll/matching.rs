@@ -1,0 +1,42 @@
+//! A stretch of an expert's trajectory and the rows a network is trained on flow in; how the rows should have been for the network to end where the expert did flows out.
+//!
+//! From the expert's weights `w0`, training on the synthetic rows leads to `wn`, and the expert's own, on real rows, to `w*`; the loss is
+//! `|wn - w*|^2 / |w0 - w*|^2` (MTT, Cazenave et al., CVPR 2022, equation 2).
+
+use candle_core::Tensor;
+use rand_chacha::ChaCha12Rng;
+
+use super::standard::Standard;
+use super::window::{Outcome, Trainee, Window, length};
+use crate::error::Result;
+
+/// What following an expert says.
+pub(super) struct Followed {
+    pub(super) outcome: Outcome,
+    /// By what the rate should have been multiplied to end as near to the expert as can be, had the network gone the same way.
+    pub(super) stride: f64,
+}
+
+impl Window {
+    /// Trains a network at `rate`, from where the expert was at the beginning of a stretch, on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes
+    /// `y` `[n, classes]`; compares it with the expert at its end, and goes back.
+    pub(super) fn follow(
+        &self,
+        (from, to): (&Tensor, &Tensor),
+        rate: f64,
+        (x, y): (&Tensor, &Tensor),
+        standard: &Standard,
+        mut draws: ChaCha12Rng,
+    ) -> Result<Followed> {
+        let x = standard.apply(x)?;
+        let (after, steps) = self.train(&Trainee::new(from.clone(), 0)?, rate, (&x, y), &mut draws)?;
+        let (way, moved, off) = ((to - from)?, (&after.weights - from)?, (&after.weights - to)?);
+        let whole = length(&way)?.powi(2);
+        let loss = length(&off)?.powi(2) / whole;
+        let along = f64::from((&moved * way)?.sum_all()?.to_scalar::<f32>()?);
+        let stride = along / length(&moved)?.powi(2);
+        let (rows, labels) = self.back(steps, rate, (off * (2.0 / whole))?, (&x, y))?;
+        let rows = standard.transposed(&rows)?.detach();
+        Ok(Followed { outcome: Outcome { loss, rows, labels: self.learn_labels.then_some(labels) }, stride })
+    }
+}
