@@ -73,13 +73,16 @@ impl Sketcher {
             moments: None,
             origin: None,
         };
-        if options.unroll.is_some_and(|steps| steps > 0) && !matches!(header.recipe.shape, Shape::Picture { .. }) {
+        let asked = [
+            ("unroll", options.unroll.is_some_and(|steps| steps > 0)),
+            ("experts", options.unrolls()),
+            ("passes", options.passes > 1),
+        ];
+        if let Some((name, _)) = asked.iter().find(|(_, asked)| *asked)
+            && !matches!(header.recipe.shape, Shape::Picture { .. })
+        {
             let message = format!("it is for pictures, and a row is a {}; leave it out", header.recipe.shape);
-            return Err(Error::option("unroll", message));
-        }
-        if options.passes > 1 && !matches!(header.recipe.shape, Shape::Picture { .. }) {
-            let message = format!("is for pictures, and a row is a {}; leave it out", header.recipe.shape);
-            return Err(Error::option("passes", message));
+            return Err(Error::option(*name, message));
         }
         let moments = MomentSums::new(&pool, &header, options)?;
         let header = Header { moments: moments.as_ref().map(|m| m.header().clone()), ..header };

@@ -21,7 +21,7 @@ pub(super) const BATCH: usize = 128;
 /// Rate of the training: higher than the field's, so that experts get as far in fewer steps.
 const RATE: f64 = 0.03;
 
-/// A network that is trained on real rows (MTT, Cazenave et al., CVPR 2022, section 3.1).
+/// A network that is trained on real rows (MTT, Cazenavette et al., CVPR 2022, section 3.1).
 pub(super) struct Expert {
     weights: Tensor,
     momentum: Tensor,

@@ -1,7 +1,7 @@
 //! A stretch of an expert's trajectory and the rows a network is trained on flow in; how the rows should have been for the network to end where the expert did flows out.
 //!
 //! From the expert's weights `w0`, training on the synthetic rows leads to `wn`, and the expert's own, on real rows, to `w*`; the loss is
-//! `|wn - w*|^2 / |w0 - w*|^2` (MTT, Cazenave et al., CVPR 2022, equation 2).
+//! `|wn - w*|^2 / |w0 - w*|^2` (MTT, Cazenavette et al., CVPR 2022, equation 2).
 
 use candle_core::Tensor;
 use rand_chacha::ChaCha12Rng;

@@ -289,7 +289,9 @@ pub(super) fn working_bytes(sketches: &Sketches, experts: usize, rows: usize) ->
     let kept: usize = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
     let weights = student(header, classes, &Device::Cpu)?.weights_len();
     let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
-    let pictures = kept + 4 * rows + side_by_side * window::pictures(rows);
+    // Their deviation is taken of two copies.
+    let copies = if experts > 0 { 3 } else { 1 };
+    let pictures = copies * kept + 4 * rows + side_by_side * window::pictures(rows);
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * WIDTH * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
