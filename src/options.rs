@@ -219,14 +219,19 @@ impl Options {
         // For unrolled training and the like, whether or not it is asked for now: sketches of the same rows shouldn't differ by how they are to be optimized.
         let picture = matches!(shape, Shape::Picture { .. });
         let made = !self.method.selects() && picture && self.init == Init::Real;
-        let asked = self.unrolls() || self.kept_extractors > 0 || self.learned_frequencies > 0;
+        let asked = self.unrolled_by().is_some() || self.kept_extractors > 0 || self.learned_frequencies > 0;
         let trained_on = if made || asked { trained_on(shape) } else { 0 };
         self.reservoir_per_class.unwrap_or(wanted.max(trained_on))
     }
 
-    /// Whether unrolled training is asked for.
-    pub(crate) fn unrolls(&self) -> bool {
-        self.unroll.is_some_and(|steps| steps > 0) || self.experts.is_some_and(|experts| experts > 0)
+    /// The option that asks for unrolled training, if one does.
+    pub(crate) fn unrolled_by(&self) -> Option<&'static str> {
+        let asked = |n: Option<usize>| n.is_some_and(|n| n > 0);
+        match (asked(self.unroll), asked(self.experts)) {
+            (true, _) => Some("unroll"),
+            (false, true) => Some("experts"),
+            (false, false) => None,
+        }
     }
 
     /// Pictures in a stored one, see option `mosaic`.

@@ -13,7 +13,7 @@ impl Options {
             || self.frequency_scales != FrequencyScales::default()
             || self.learned_frequencies > 0
             || self.warm_start.is_some()
-            || self.unrolls()
+            || self.unrolled_by().is_some()
             || self.kept_extractors > 0
             || self.passes > 1
             || self.terms.is_some()

@@ -82,11 +82,11 @@ impl Options {
                            'early'";
             return Err(Error::option("perturb", message));
         }
-        if self.unrolls() && self.reservoir_per_class == Some(0) {
+        if self.unrolled_by().is_some() && self.reservoir_per_class == Some(0) {
             let message = "unroll trains or tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
-        if self.unroll == Some(0) && self.unrolls() {
+        if self.unroll == Some(0) && self.unrolled_by().is_some() {
             let message = "it is for the steps of unroll, and unroll => 0 leaves it none; leave one of them out";
             return Err(Error::option("experts", message));
         }
@@ -196,12 +196,10 @@ impl Options {
                 format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
             return Err(Error::option("kept_extractors", message));
         }
-        for (name, asked) in [("unroll", self.unroll.is_some_and(|steps| steps > 0)), ("experts", self.unrolls())] {
-            if asked {
-                let message =
-                    format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
-                return Err(Error::option(name, message));
-            }
+        if let Some(name) = self.unrolled_by() {
+            let message =
+                format!("method => '{method}' chooses real rows and changes none; leave it out, or use {only}");
+            return Err(Error::option(name, message));
         }
         if self.learned_frequencies > 0 {
             let message =

@@ -75,6 +75,11 @@ impl Reservoir {
         }
     }
 
+    /// The first entries, at most so many: as uniform a draw of the distinct rows as all are.
+    pub(crate) fn first(&self, most: usize) -> &[Kept] {
+        &self.rows[..self.rows.len().min(most)]
+    }
+
     /// Refuses an entry whose numbers don't have its hash under `seed`, which [`SketchColumn::read`](super::SketchColumn::read) doesn't look at.
     pub fn check(&self, seed: u64) -> Result<()> {
         match self.rows.iter().position(|row| row.hash != Self::hash(seed, &row.values, &row.exact)) {

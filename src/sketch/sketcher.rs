@@ -73,16 +73,10 @@ impl Sketcher {
             moments: None,
             origin: None,
         };
-        let asked = [
-            ("unroll", options.unroll.is_some_and(|steps| steps > 0)),
-            ("experts", options.unrolls()),
-            ("passes", options.passes > 1),
-        ];
-        if let Some((name, _)) = asked.iter().find(|(_, asked)| *asked)
-            && !matches!(header.recipe.shape, Shape::Picture { .. })
-        {
+        let for_pictures = options.unrolled_by().or((options.passes > 1).then_some("passes"));
+        if let Some(name) = for_pictures.filter(|_| !matches!(header.recipe.shape, Shape::Picture { .. })) {
             let message = format!("it is for pictures, and a row is a {}; leave it out", header.recipe.shape);
-            return Err(Error::option(*name, message));
+            return Err(Error::option(name, message));
         }
         let moments = MomentSums::new(&pool, &header, options)?;
         let header = Header { moments: moments.as_ref().map(|m| m.header().clone()), ..header };

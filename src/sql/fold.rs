@@ -25,8 +25,8 @@ use crate::pretrain;
 use crate::rows::{Label, Rows, Shape};
 use crate::sketch::{self, ClassSketch, Header, Origin, Sketcher, needs, working_bytes};
 
-/// Most bytes of sketches in one output batch, where they are more than one.
-const OUTPUT_BYTES: usize = 32 << 20;
+/// Most bytes of sketches in one output batch, where they are more than one: few, as they are there twice while a batch is made.
+const OUTPUT_BYTES: usize = 2 << 20;
 
 /// From so many classes on, memory that runs out is likely an id column's fault.
 const MANY_CLASSES: usize = 1_000;

@@ -34,9 +34,7 @@ pub(super) fn sketches(
     let sketcher = Sketcher::new(Arc::clone(&pool), &asked(header, options))?;
     let mut classes = vec![ClassSketch::empty(sketcher.header()); sketches.classes.len()];
     for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
-        // A uniform draw of the distinct rows, as the whole reservoir is: these have the smallest keys.
-        let rows = &sketch.reservoir.rows;
-        for part in rows[..rows.len().min(most)].chunks(MICRO_BATCH) {
+        for part in sketch.reservoir.first(most).chunks(MICRO_BATCH) {
             going()?;
             let values = part.iter().flat_map(|row| row.values.iter().copied()).collect();
             let rows = Rows { shape, values, labels: vec![label.clone(); part.len()], exact: vec![], skipped: 0 };

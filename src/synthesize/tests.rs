@@ -473,6 +473,13 @@ fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off
         assert!(one == on(2) && one == on(3));
         let stop = &mut |p: Progress| if p.step == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         assert!(matches!(synthesize(&sketches, &options, stop), Err(Error::Cancelled)));
+        let mut told = 0;
+        let stop = &mut |p: Progress| {
+            told += usize::from(p.loss.is_none());
+            if told == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let whole = synthesize(&sketches, &options, stop).is_ok();
+        assert_eq!((whole, told), if experts == 0 { (true, 0) } else { (false, 3) }, "between two legs of experts");
     }
 }
 

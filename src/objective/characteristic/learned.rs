@@ -12,7 +12,7 @@ use crate::objective::of_member;
 use crate::options::FrequencyScales;
 use crate::random;
 use crate::sketch::projection::scale;
-use crate::sketch::{Kept, MICRO_BATCH, Sketches};
+use crate::sketch::{MICRO_BATCH, Sketches};
 use crate::synthesize::{Adam, Optimizer};
 
 /// Most real rows of a class that frequencies are learned on: as many as the sketch keeps of pictures by default.
@@ -92,7 +92,7 @@ impl<'a> Learned<'a> {
         let (mut values, mut sizes) = (vec![], vec![]);
         sketches.check_kept("to learn frequencies on", MOST_ROWS, "learned_frequencies => 0")?;
         for sketch in sketches.classes.values() {
-            let kept = compared(&sketch.reservoir.rows);
+            let kept = sketch.reservoir.first(MOST_ROWS);
             kept.iter().for_each(|row| values.extend_from_slice(&row.values));
             sizes.push(kept.len());
         }
@@ -202,11 +202,6 @@ impl Bank {
     }
 }
 
-/// The kept rows of a class that frequencies are learned on.
-fn compared(kept: &[Kept]) -> &[Kept] {
-    &kept[..kept.len().min(MOST_ROWS)]
-}
-
 /// Bytes of memory that `count` learned frequencies an extractor take, for `rows` synthetic rows.
 pub(super) fn bytes(sketches: &Sketches, count: usize, rows: usize) -> usize {
     if count == 0 {
@@ -214,7 +209,7 @@ pub(super) fn bytes(sketches: &Sketches, count: usize, rows: usize) -> usize {
     }
     let recipe = &sketches.header.recipe;
     let (members, feature_len) = (recipe.extractors, recipe.feature_len());
-    let kept: usize = sketches.classes.values().map(|sketch| compared(&sketch.reservoir.rows).len()).sum();
+    let kept: usize = sketches.classes.values().map(|sketch| sketch.reservoir.first(MOST_ROWS).len()).sum();
     // Real rows and their features; of each extractor the directions and the optimizer's two moments; in a step the frequencies, packed for both sides,
     // and their gradients; the angles of all rows and their gradients.
     let rows_held = kept * (recipe.input_shape().len() + members * feature_len) + rows * feature_len;
