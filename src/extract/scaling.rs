@@ -46,6 +46,11 @@ impl Scaling {
         Ok(Self::Affine(Affine { low, high, scale, offset: -(low + (high - low) / 2.0) * scale }))
     }
 
+    /// Whether the inputs' range is that of bytes, as pictures' is.
+    pub(crate) fn of_bytes(&self) -> bool {
+        matches!(self, Self::Affine(Affine { low: 0.0, high: 255.0, .. }))
+    }
+
     /// That of a table.
     pub fn table(&self) -> Option<&TableScaling> {
         match self {

@@ -1,5 +1,6 @@
 //! Decoded rows flow in; a fixed number of each class, the same ones in whatever order they came, flow out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::rows::{Label, Rows};
@@ -37,15 +38,17 @@ impl Sample {
     }
 
     /// Each row's numbers, in the input's units, with the number of its class; classes in label order.
-    pub fn rows(&self) -> impl Iterator<Item = (&[f32], u32)> {
-        self.classes.values().zip(0..).flat_map(|(of, class)| of.rows.iter().map(move |row| (&row.values[..], class)))
+    pub fn rows(&self) -> impl Iterator<Item = (Cow<'_, [f32]>, u32)> {
+        self.classes
+            .values()
+            .zip(0..)
+            .flat_map(|(of, class)| of.rows.iter().map(move |row| (row.values.floats(), class)))
     }
 
     /// Bytes of memory it holds.
     pub fn bytes(&self) -> usize {
-        let rows: usize = self.classes.values().map(|of| of.rows.len()).sum();
-        let length = self.rows().next().map_or(0, |(row, _)| row.len());
-        rows * (4 * length + size_of::<Kept>())
+        let rows = self.classes.values().flat_map(|of| &of.rows);
+        rows.map(|row| row.values.bytes() + size_of::<Kept>()).sum()
     }
 }
 

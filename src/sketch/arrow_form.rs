@@ -334,7 +334,8 @@ fn reservoirs(sketches: &[ClassSketch]) -> Result<ArrayRef> {
         hashes.append_value(row.hash)?;
     }
     let copies: Int64Array = rows.iter().map(|r| Some(i64::try_from(r.copies).unwrap_or(i64::MAX))).collect();
-    let values = rows.iter().map(|r| &*r.values).collect::<Vec<_>>().concat();
+    let mut values = Vec::with_capacity(rows.iter().map(|r| r.values.len()).sum());
+    rows.iter().for_each(|r| r.values.append_to(&mut values));
     let columns = vec![
         Arc::new(hashes.finish()) as ArrayRef,
         Arc::new(copies),

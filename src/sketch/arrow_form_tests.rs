@@ -8,6 +8,7 @@ use crate::arrow::datatypes::{Field, Schema};
 use crate::extract::{Affine, Scaling};
 use crate::parquet::arrow::ArrowWriter;
 use crate::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use crate::sketch::Numbers;
 use crate::sketch::arrow_form::{data_type, field, fields, is_sketch, to_array};
 use crate::sketch::header::tests::header as bare_header;
 
@@ -225,11 +226,11 @@ fn damage_is_an_error_that_names_the_field() {
         ("extractors", text("x"), "extractors"),
         ("extractors", changed(|s| s.members[1].sin[2] = i64::MIN, "extractors"), "extractors[1].sin"),
         ("extractors", changed(|s| s.members[0].cos.to_mut().truncate(1), "extractors"), "extractors[0].cos"),
-        ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = f32::NAN, "reservoir"), "finite"),
-        ("reservoir", changed(|s| s.reservoir.rows[0].values[0] = 77.0, "reservoir"), "hash"),
+        ("reservoir", changed(|s| s.reservoir.rows[0].values = Numbers::of(&[f32::NAN; 6]), "reservoir"), "finite"),
+        ("reservoir", changed(|s| s.reservoir.rows[0].values = Numbers::of(&[77.0; 6]), "reservoir"), "hash"),
         ("reservoir", changed(|s| s.reservoir.rows.reverse(), "reservoir"), "order"),
         ("reservoir", changed(|s| s.reservoir.rows[1].copies = 6, "reservoir"), "6 copies"),
-        ("reservoir", changed(|s| s.reservoir.rows[1].values.to_mut().truncate(2), "reservoir"), "expected 6"),
+        ("reservoir", changed(|s| s.reservoir.rows[1].values = Numbers::of(&[1.0, 2.0]), "reservoir"), "expected 6"),
     ];
     for (name, column, part) in cases {
         if part.is_empty() {

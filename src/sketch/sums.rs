@@ -456,7 +456,7 @@ impl ClassSketch {
             }
         }
         for row in &mut self.reservoir.rows {
-            row.values.to_mut();
+            row.values = row.values.to_own();
         }
     }
 
@@ -468,7 +468,7 @@ impl ClassSketch {
             .map(|m| bytes_of_member(m.embedding.len(), m.cos.len(), m.moments.len()))
             .sum::<usize>();
         let rows =
-            self.reservoir.rows.iter().map(|r| size_of::<Kept>() + 4 * r.values.len() + r.exact.len()).sum::<usize>();
+            self.reservoir.rows.iter().map(|r| size_of::<Kept>() + r.values.bytes() + r.exact.len()).sum::<usize>();
         size_of::<Self>() + 8 * self.missing.len() + members + rows
     }
 
@@ -476,7 +476,9 @@ impl ClassSketch {
     pub fn bytes_of(header: &Header) -> usize {
         let moments = header.moments.as_ref().map_or(0, MomentsHeader::len);
         let member = bytes_of_member(header.recipe.feature_len(), header.frequencies, moments);
-        let row = size_of::<Kept>() + 4 * header.recipe.shape.len();
+        // Pictures of 8 bits are held as such.
+        let number = if header.recipe.scaling.of_bytes() { 1 } else { size_of::<f32>() };
+        let row = size_of::<Kept>() + number * header.recipe.shape.len();
         size_of::<Self>() + 8 * header.missing().len() + header.recipe.extractors * member + header.reservoir * row
     }
 }

@@ -84,7 +84,7 @@ fn real(
     }
     for (i, row) in kept.iter().cycle().take(count).enumerate() {
         let from = out.len();
-        out.extend(scaling.scale(&row.values));
+        out.extend(scaling.scale(&row.values.floats()));
         if i >= kept.len() {
             let noise = random::normal(stream, out.len() - from);
             out[from..].iter_mut().zip(noise).for_each(|(v, n)| *v += REPEAT_NOISE * n);
@@ -129,8 +129,9 @@ mod tests {
         let values = start(Init::Real, 4).unwrap();
         assert_eq!(values.len(), 6 * 6);
         let sketches = sketches(4);
-        let scaled =
-            |label: i64, i: usize| sketches.classes[&Label::Int(label)].reservoir.rows[i].values[0] * 0.125 - 1.0;
+        let scaled = |label: i64, i: usize| {
+            sketches.classes[&Label::Int(label)].reservoir.rows[i].values.floats()[0] * 0.125 - 1.0
+        };
         for (at, expected) in
             [(0, scaled(0, 0)), (1, scaled(0, 1)), (2, scaled(0, 2)), (3, scaled(1, 0)), (4, scaled(1, 1))]
         {

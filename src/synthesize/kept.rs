@@ -36,7 +36,8 @@ pub(super) fn sketches(
     for (class, (label, sketch)) in sketches.classes.iter().enumerate() {
         for part in sketch.reservoir.first(most).chunks(MICRO_BATCH) {
             going()?;
-            let values = part.iter().flat_map(|row| row.values.iter().copied()).collect();
+            let mut values = Vec::with_capacity(part.len() * shape.len());
+            part.iter().for_each(|row| row.values.append_to(&mut values));
             let rows = Rows { shape, values, labels: vec![label.clone(); part.len()], exact: vec![], skipped: 0 };
             sketcher.fold(&rows, &vec![class; part.len()], &mut classes, &AtomicBool::new(false))?;
         }

@@ -43,7 +43,7 @@ pub(super) fn rows(
             Some(pool) => choose(method, count, options.seed, label, sketch, &Embedding::of(pool, sketch)?),
         };
         for row in chosen.iter().cycle().take(count) {
-            out.extend_from_slice(&candidates[*row].values);
+            candidates[*row].values.append_to(&mut out);
             exact.extend_from_slice(&candidates[*row].exact);
         }
         if observer(Progress { step: done + 1, steps, loss: None }).is_break() {
@@ -108,7 +108,9 @@ impl Embedding {
         let mut features = vec![0.0; sketch.reservoir.rows.len() * mean.len()];
         let batches = sketch.reservoir.rows.chunks(MICRO_BATCH);
         for (batch, to) in batches.zip(features.chunks_mut(MICRO_BATCH * mean.len().max(1))) {
-            let rows = pool.scale(&batch.iter().flat_map(|row| row.values.iter()).copied().collect::<Vec<_>>())?;
+            let mut values = vec![];
+            batch.iter().for_each(|row| row.values.append_to(&mut values));
+            let rows = pool.scale(&values)?;
             for (member, factor) in factors.iter().enumerate() {
                 let of_member: Vec<f32> = pool.features(member, &rows, wants)?.flatten_all()?.to_vec1()?;
                 let from = member * feature_len..(member + 1) * feature_len;

@@ -26,7 +26,7 @@ async fn explain_shows_roles_extractors_bytes_and_scans() {
           RepartitionExec: partitioning=Hash([class@0], 3), input_partitions=3
             AggregateExec: mode=Partial, gby=[class@0 as class], aggr=[sketch]
               RepartitionExec: partitioning=RoundRobinBatch(3), input_partitions=1
-                ExtractExec: rows=1x8x8 picture, network=convnet, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=341264, micro_batch=64, scans=1
+                ExtractExec: rows=1x8x8 picture, network=convnet, extractors=2, width=8, depth=1, features=288, frequencies=8, sketch_bytes_per_class=149264, micro_batch=64, scans=1
                   DataSourceExec: file_groups={1 group: [[.../train.parquet]]}, projection=[image, label], file_type=parquet
     ");
 }

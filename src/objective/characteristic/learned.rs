@@ -93,7 +93,7 @@ impl<'a> Learned<'a> {
         sketches.check_kept("to learn frequencies on", MOST_ROWS, "learned_frequencies => 0")?;
         for sketch in sketches.classes.values() {
             let kept = sketch.reservoir.first(MOST_ROWS);
-            kept.iter().for_each(|row| values.extend_from_slice(&row.values));
+            kept.iter().for_each(|row| row.values.append_to(&mut values));
             sizes.push(kept.len());
         }
         let members = sketches.header.recipe.extractors;

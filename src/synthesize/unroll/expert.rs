@@ -10,22 +10,32 @@ use crate::error::Result;
 use crate::kernels::Transform;
 
 /// Training steps between two weights that are kept.
-const LEG: usize = 10;
+const LEG: usize = 40;
 
-/// Such legs of an expert's training.
-pub(super) const LEGS: usize = 40;
+/// Such legs of an expert's training that `rows` rows of `classes` classes follow: more rows can follow what is learned later (DATM, Guo et al., ICLR 2024, section 3).
+pub(super) fn legs(rows: usize, classes: usize) -> usize {
+    if rows <= FEW * classes { 40 } else { 80 }
+}
+
+/// Most rows a class that are few.
+const FEW: usize = 20;
 
 /// Real rows of a training step.
-pub(super) const BATCH: usize = 128;
+///
+/// Of as many rows in all, many small steps get further than few large ones; what is random about them goes out of a leg's mean.
+pub(super) const BATCH: usize = 32;
 
-/// Rate of the training: higher than the field's, so that experts get as far in fewer steps.
-const RATE: f64 = 0.03;
+/// Rate of the training.
+const RATE: f64 = 0.015;
+
+/// Sets of weights that an expert holds while it is trained, but for those after each leg.
+pub(super) const WEIGHTS: usize = 6;
 
 /// A network that is trained on real rows (MTT, Cazenavette et al., CVPR 2022, section 3.1).
 pub(super) struct Expert {
     weights: Tensor,
     momentum: Tensor,
-    /// The weights before the first leg and after each.
+    /// The weights before the first leg, and their mean over the steps of each: better networks than any step's, on a smoother way (Izmailov et al., UAI 2018).
     trajectory: Vec<Tensor>,
     /// Rows that weren't seen yet in this pass over them.
     order: Vec<u32>,
@@ -38,19 +48,21 @@ impl Expert {
         Ok(Self { momentum: weights.zeros_like()?, trajectory: vec![weights.clone()], weights, order: vec![], draws })
     }
 
-    /// Trains it for a leg, on the real rows of `window`, of `classes` classes, parallel if the caller isn't.
-    pub(super) fn go_on(&mut self, window: &Window, classes: usize, standard: &Standard, parallel: bool) -> Result<()> {
-        let kept = window.real_classes.len();
+    /// Trains it for a leg, on the real rows of `window`, parallel if the caller isn't.
+    pub(super) fn go_on(&mut self, window: &Window, standard: &Standard, parallel: bool) -> Result<()> {
+        let kept = window.real.len();
         let wanted = Wanted { weights: true, parallel, ..Wanted::default() };
+        let mut sum = self.weights.zeros_like()?;
         for _ in 0..LEG {
             let at = next(&mut self.order, BATCH.min(kept), kept, &mut self.draws);
             let transform = Transform::per_row(Transform::DSA, at.len(), window.student.input(), &mut self.draws);
-            let (x, y) = window.real_batch(at, classes, standard)?;
+            let (x, y) = window.real.batch(&at, standard)?;
             let gradient = window.student.gradient(&self.weights, &transform.apply(&x)?, &y, wanted)?.weights;
             self.momentum = ((&self.momentum * MOMENTUM)? + gradient)?;
             self.weights = (&self.weights - (&self.momentum * RATE)?)?;
+            sum = (sum + &self.weights)?;
         }
-        self.trajectory.push(self.weights.clone());
+        self.trajectory.push((sum / LEG as f64)?);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Followed {
     pub(super) stride: f64,
 }
 
-impl Window {
+impl Window<'_> {
     /// Trains a network at `rate`, from where the expert was at the beginning of a stretch, on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes
     /// `y` `[n, classes]`; compares it with the expert at its end, and goes back.
     pub(super) fn follow(

@@ -11,6 +11,7 @@
 
 mod expert;
 mod matching;
+mod real;
 mod standard;
 mod student;
 mod window;
@@ -34,8 +35,9 @@ use crate::synthesize::descent::project;
 use crate::synthesize::unpack::Unpack;
 use crate::synthesize::{Adam, Optimizer, Progress, Recipe, SoftLabels};
 
-use expert::{Expert, LEGS};
+use expert::Expert;
 use matching::Followed;
+use real::Real;
 use standard::Standard;
 use student::Student;
 use window::{Outcome, Trainee, Window};
@@ -49,8 +51,8 @@ const NETWORKS: usize = 8;
 /// Training steps of a network's life: the field's evaluation has 300 at ipc 1 and 10, of which those before the rate falls teach the most.
 const LIFE: usize = 120;
 
-/// Legs of an expert's training that a window is to be worth.
-const STRETCH: usize = 10;
+/// Legs of an expert's training that a window is to be worth: more than it can be, so that each goes as far as it can.
+const STRETCH: usize = 20;
 
 /// A window's rate is moved by this part of what was wrong with it.
 const RATE_SHARE: f64 = 0.05;
@@ -78,7 +80,9 @@ pub(super) struct Unroll<'a> {
     groups: &'a Groups,
     /// What makes the rows that networks see of stored ones; `None`: they are the same.
     unpack: Option<Unpack>,
-    window: Window,
+    /// Legs of an expert's training.
+    legs: usize,
+    window: Window<'a>,
 }
 
 /// What is learned: stored rows, and the shares `[rows, classes]` of those they hold.
@@ -95,7 +99,7 @@ struct Learned {
 impl<'a> Unroll<'a> {
     /// For rows of the classes of `sketches`, `groups` of them when they are unpacked. Fails for rows that aren't pictures and for sketches that keep no real rows.
     pub(super) fn new(
-        sketches: &Sketches,
+        sketches: &'a Sketches,
         options: &'a Options,
         recipe: &'a Recipe,
         pool: &'a Pool,
@@ -103,24 +107,13 @@ impl<'a> Unroll<'a> {
         unpack: Option<Unpack>,
     ) -> Result<Self> {
         let student = student(&sketches.header, sketches.classes.len(), pool.device())?;
-        let (mut values, mut numbers) = (vec![], vec![]);
         let enough = trained_on(sketches.header.recipe.shape);
         sketches.check_kept("to train against", enough, "unroll => 0")?;
-        for (class, sketch) in sketches.classes.values().enumerate() {
-            for row in &sketch.reservoir.rows {
-                values.extend_from_slice(&row.values);
-                numbers.push(class);
-            }
-        }
-        let learn_labels = options.learns_labels();
-        let window = Window {
-            student,
-            real: pool.scale(&values)?,
-            real_classes: numbers,
-            learn_labels,
-            parallel: rayon::current_num_threads() > TOGETHER,
-        };
-        Ok(Self { recipe, options, pool, groups, unpack, window })
+        let real = Real::of(sketches, pool, student.input());
+        let parallel = rayon::current_num_threads() > TOGETHER;
+        let window = Window { student, real, learn_labels: options.learns_labels(), parallel };
+        let legs = expert::legs(groups.rows(), groups.classes());
+        Ok(Self { recipe, options, pool, groups, unpack, legs, window })
     }
 
     /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned, from `soft` on. `done`
@@ -170,7 +163,7 @@ impl<'a> Unroll<'a> {
 
     fn by_experts(&self, experts: usize, learned: &mut Learned, told: &mut Told) -> Result<()> {
         // The same for experts and for those that are to follow them.
-        let standard = Standard::of(&self.window.real)?;
+        let standard = self.window.real.standard()?;
         let experts = self.experts(experts, &standard, told)?;
         let mut rate = window::RATE;
         let mut step = 0;
@@ -178,7 +171,7 @@ impl<'a> Unroll<'a> {
             let seen = self.seen(learned)?;
             let windows = self.together(step, |_, mut draws| {
                 let expert = &experts[draws.random_range(0..experts.len())];
-                let on = expert.stretch(draws.random_range(0..=LEGS - STRETCH), STRETCH);
+                let on = expert.stretch(draws.random_range(0..=self.legs - STRETCH), STRETCH);
                 self.window.follow(on, rate, (&seen.0, &seen.1), &standard, draws)
             })?;
             for Followed { outcome, stride } in windows {
@@ -202,10 +195,9 @@ impl<'a> Unroll<'a> {
             all.push(Expert::new(self.window.student.random(&mut weights)?, draws)?);
         }
         let parallel = rayon::current_num_threads() > experts;
-        for _ in 0..LEGS {
+        for _ in 0..self.legs {
             told(0, None)?;
-            all.par_iter_mut()
-                .try_for_each(|expert| expert.go_on(&self.window, self.groups.classes(), standard, parallel))?;
+            all.par_iter_mut().try_for_each(|expert| expert.go_on(&self.window, standard, parallel))?;
         }
         Ok(all)
     }
@@ -286,16 +278,13 @@ impl<'a> Unroll<'a> {
 pub(super) fn working_bytes(sketches: &Sketches, experts: usize, rows: usize) -> Result<usize> {
     let (header, classes) = (&sketches.header, sketches.classes.len());
     let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
-    let kept: usize = sketches.classes.values().map(|sketch| sketch.reservoir.rows.len()).sum();
     let weights = student(header, classes, &Device::Cpu)?.weights_len();
     let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
-    // Their deviation is taken of two copies.
-    let copies = if experts > 0 { 3 } else { 1 };
-    let pictures = copies * kept + 4 * rows + side_by_side * window::pictures(rows);
+    let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows);
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * WIDTH * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
-    let networks = if experts > 0 { experts * (LEGS + 4) } else { 2 * NETWORKS };
+    let networks = if experts > 0 { experts * (expert::legs(rows, classes) + expert::WEIGHTS) } else { 2 * NETWORKS };
     Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * window::WEIGHTS)))
 }
 

@@ -11,6 +11,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
+use super::real::Real;
 use super::standard::Standard;
 use super::student::{Student, Wanted};
 use crate::error::Result;
@@ -44,12 +45,9 @@ pub(super) fn pictures(rows: usize) -> usize {
 }
 
 /// What all windows have in common.
-pub(super) struct Window {
+pub(super) struct Window<'a> {
     pub(super) student: Student,
-    /// Real rows `[n, ..input]` in the extractors' units.
-    pub(super) real: Tensor,
-    /// The class of each.
-    pub(super) real_classes: Vec<usize>,
+    pub(super) real: Real<'a>,
     /// Whether gradients for the labels are wanted.
     pub(super) learn_labels: bool,
     /// Whether a step's rows are spread over the threads.
@@ -91,7 +89,7 @@ pub(super) struct Step {
     transform: Transform,
 }
 
-impl Window {
+impl Window<'_> {
     /// Trains `trainee` on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes `y` `[n, classes]`, tries it on real rows and goes back. Gives the
     /// network after it, too.
     pub(super) fn look(
@@ -103,23 +101,14 @@ impl Window {
     ) -> Result<(Outcome, Trainee)> {
         let x = standard.apply(x)?;
         let (after, steps) = self.train(trainee, RATE, (&x, y), &mut draws)?;
-        let kept = self.real_classes.len();
-        let at = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
-        let (real_x, real_y) = self.real_batch(at, y.dim(1)?, standard)?;
+        let kept = self.real.len();
+        let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
+        let (real_x, real_y) = self.real.batch(&at, standard)?;
         let wanted = Wanted { weights: true, parallel: self.parallel, ..Wanted::default() };
         let real = self.student.gradient(&after.weights, &real_x, &real_y, wanted)?;
         let (rows, labels) = self.back(steps, RATE, real.weights, (&x, y))?;
         let labels = self.learn_labels.then_some(labels);
         Ok((Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels }, after))
-    }
-
-    /// The real rows `at`, standardised, with their shares of `classes` classes.
-    pub(super) fn real_batch(&self, at: Vec<u32>, classes: usize, standard: &Standard) -> Result<(Tensor, Tensor)> {
-        let device = self.real.device();
-        let mut y = vec![0f32; at.len() * classes];
-        at.iter().enumerate().for_each(|(row, at)| y[row * classes + self.real_classes[*at as usize]] = 1.0);
-        let y = Tensor::from_vec(y, (at.len(), classes), device)?;
-        Ok((standard.apply(&picked(&self.real, &Some(Tensor::new(at, device)?))?)?, y))
     }
 
     /// [`STEPS`] steps of training at `rate`, by batches of the shuffled rows.
