@@ -12,8 +12,13 @@ use crate::kernels::Transform;
 /// Training steps between two weights that are kept.
 const LEG: usize = 40;
 
-/// Such legs of an expert's training.
-pub(super) const LEGS: usize = 80;
+/// Such legs of an expert's training that `rows` rows of `classes` classes follow: more rows can follow what is learned later (DATM, Guo et al., ICLR 2024, section 3).
+pub(super) fn legs(rows: usize, classes: usize) -> usize {
+    if rows <= FEW * classes { 40 } else { 80 }
+}
+
+/// Most rows a class that are few.
+const FEW: usize = 20;
 
 /// Real rows of a training step.
 ///
@@ -23,8 +28,8 @@ pub(super) const BATCH: usize = 32;
 /// Rate of the training.
 const RATE: f64 = 0.015;
 
-/// Sets of weights that an expert holds while it is trained.
-pub(super) const WEIGHTS: usize = LEGS + 6;
+/// Sets of weights that an expert holds while it is trained, but for those after each leg.
+pub(super) const WEIGHTS: usize = 6;
 
 /// A network that is trained on real rows (MTT, Cazenavette et al., CVPR 2022, section 3.1).
 pub(super) struct Expert {

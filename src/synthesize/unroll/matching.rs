@@ -13,14 +13,8 @@ use crate::error::Result;
 /// The first window's rate, about where those of later windows end.
 pub(super) const RATE: f64 = 0.04;
 
-/// Legs of an expert's training that a window on `rows` rows of `classes` classes should be worth: more than it can be, so that each goes as far as it can, and
-/// the more the fewer rows there are, which can't follow each turn.
-pub(super) fn stretch(rows: usize, classes: usize) -> usize {
-    if rows <= FEW * classes { 40 } else { 20 }
-}
-
-/// Most rows a class that are few.
-const FEW: usize = 20;
+/// Legs of an expert's training that a window should be worth: more than it can be, so that each goes as far as it can.
+pub(super) const STRETCH: usize = 20;
 
 /// What following an expert says.
 pub(super) struct Followed {

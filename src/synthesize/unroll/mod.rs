@@ -35,8 +35,8 @@ use crate::synthesize::descent::project;
 use crate::synthesize::unpack::Unpack;
 use crate::synthesize::{Adam, Optimizer, Progress, Recipe, SoftLabels};
 
-use expert::{Expert, LEGS};
-use matching::Followed;
+use expert::Expert;
+use matching::{Followed, STRETCH};
 use real::Real;
 use standard::Standard;
 use student::Student;
@@ -77,6 +77,8 @@ pub(super) struct Unroll<'a> {
     groups: &'a Groups,
     /// What makes the rows that networks see of stored ones; `None`: they are the same.
     unpack: Option<Unpack>,
+    /// Legs of an expert's training.
+    legs: usize,
     window: Window<'a>,
 }
 
@@ -107,7 +109,8 @@ impl<'a> Unroll<'a> {
         let real = Real::of(sketches, pool, student.input());
         let parallel = rayon::current_num_threads() > TOGETHER;
         let window = Window { student, real, learn_labels: options.learns_labels(), parallel };
-        Ok(Self { recipe, options, pool, groups, unpack, window })
+        let legs = expert::legs(groups.rows(), groups.classes());
+        Ok(Self { recipe, options, pool, groups, unpack, legs, window })
     }
 
     /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned, from `soft` on. `done`
@@ -159,13 +162,13 @@ impl<'a> Unroll<'a> {
         // The same for experts and for those that are to follow them.
         let standard = self.window.real.standard()?;
         let experts = self.experts(experts, &standard, told)?;
-        let (mut rate, stretch) = (matching::RATE, matching::stretch(self.groups.rows(), self.groups.classes()));
+        let mut rate = matching::RATE;
         let mut step = 0;
         while step < self.recipe.unroll {
             let seen = self.seen(learned)?;
             let windows = self.together(step, |_, mut draws| {
                 let expert = &experts[draws.random_range(0..experts.len())];
-                let on = expert.stretch(draws.random_range(0..=LEGS - stretch), stretch);
+                let on = expert.stretch(draws.random_range(0..=self.legs - STRETCH), STRETCH);
                 self.window.follow(on, rate, (&seen.0, &seen.1), &standard, draws)
             })?;
             for Followed { outcome, stride } in windows {
@@ -189,7 +192,7 @@ impl<'a> Unroll<'a> {
             all.push(Expert::new(self.window.student.random(&mut weights)?, draws)?);
         }
         let parallel = rayon::current_num_threads() > experts;
-        for _ in 0..LEGS {
+        for _ in 0..self.legs {
             told(0, None)?;
             all.par_iter_mut().try_for_each(|expert| expert.go_on(&self.window, standard, parallel))?;
         }
@@ -278,7 +281,7 @@ pub(super) fn working_bytes(sketches: &Sketches, experts: usize, rows: usize) ->
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * WIDTH * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
-    let networks = if experts > 0 { experts * expert::WEIGHTS } else { 2 * NETWORKS };
+    let networks = if experts > 0 { experts * (expert::legs(rows, classes) + expert::WEIGHTS) } else { 2 * NETWORKS };
     Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * window::WEIGHTS)))
 }
 
