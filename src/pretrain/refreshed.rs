@@ -4,7 +4,6 @@
 //! on these rows will see, which features of random networks, or of such as know the real rows, are not. A sketch's networks are frozen, so here they are
 //! renewed between scans.
 
-use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
@@ -15,6 +14,7 @@ use crate::error::Result;
 use crate::extract::{Pool, PoolRecipe};
 use crate::options::Options;
 use crate::rows::{Mosaic, Shape};
+use crate::sketch::Numbers;
 use crate::synthesize::Synthetic;
 
 /// Least steps of a training run: synthetic rows are few, and ten passes over them teach nothing. Runs that evaluate such rows have some 300, of which the last ones
@@ -50,7 +50,8 @@ pub fn pool_of_synthetic(
     let numbers: Vec<u32> = numbers.flat_map(|number| std::iter::repeat_n(number, options.packed())).collect();
     let classes = numbers.last().map_or(0, |last| *last as usize + 1);
     let shares = synthetic.soft.as_ref().map(|soft| soft.shares.as_slice());
-    let rows = values.chunks_exact(synthetic.shape.len().max(1)).map(Cow::Borrowed).zip(numbers).collect();
+    let values: Vec<Numbers> = values.chunks_exact(synthetic.shape.len().max(1)).map(Numbers::of).collect();
+    let rows = values.iter().zip(numbers).collect();
     pool_of(recipe, &Examples { rows, classes, shares }, options, device, Duration { steps: STEPS, cancel })
 }
 
@@ -117,7 +118,8 @@ mod tests {
         let shares = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0];
         let of = |shares| {
             let numbers = [0u32, 0, 0, 1, 1, 1];
-            let rows = rows.values.chunks(64).map(Cow::Borrowed).zip(numbers).collect();
+            let values: Vec<Numbers> = rows.values.chunks(64).map(Numbers::of).collect();
+            let rows = values.iter().zip(numbers).collect();
             let examples = Examples { rows, classes: 2, shares };
             let loss = examples.loss(logits.as_tensor(), &[1, 4, 5], &Device::Cpu).unwrap();
             let gradients = loss.backward().unwrap();

@@ -1,10 +1,9 @@
 //! Decoded rows flow in; a fixed number of each class, the same ones in whatever order they came, flow out.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::rows::{Label, Rows};
-use crate::sketch::{Kept, Reservoir};
+use crate::sketch::{Kept, Numbers, Reservoir};
 
 /// Real rows to train extractors on: of each class those with the smallest content hash.
 #[derive(Clone, Debug)]
@@ -38,11 +37,8 @@ impl Sample {
     }
 
     /// Each row's numbers, in the input's units, with the number of its class; classes in label order.
-    pub fn rows(&self) -> impl Iterator<Item = (Cow<'_, [f32]>, u32)> {
-        self.classes
-            .values()
-            .zip(0..)
-            .flat_map(|(of, class)| of.rows.iter().map(move |row| (row.values.floats(), class)))
+    pub fn rows(&self) -> impl Iterator<Item = (&Numbers, u32)> {
+        self.classes.values().zip(0..).flat_map(|(of, class)| of.rows.iter().map(move |row| (&row.values, class)))
     }
 
     /// Bytes of memory it holds.
@@ -75,7 +71,7 @@ mod tests {
         let kept = |parts: &[Rows]| {
             let mut sample = Sample::new(5, 3);
             parts.iter().for_each(|part| sample.offer(part));
-            sample.rows().map(|(row, class)| (row.to_vec(), class)).collect::<Vec<_>>()
+            sample.rows().map(|(row, class)| (row.floats().into_owned(), class)).collect::<Vec<_>>()
         };
         let all = kept(&[rows(0, 50, false)]);
         assert_eq!(all.len(), 10);

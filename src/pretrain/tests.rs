@@ -32,7 +32,7 @@ fn made_by(options: Options) -> Pool {
 /// Mean distance of the classes' features over the distance of rows to their class's mean: how well extractor `n` tells them apart.
 fn separation(pool: &Pool, n: usize) -> f64 {
     let sample = sample();
-    let values: Vec<f32> = sample.rows().flat_map(|(row, _)| row.into_owned()).collect();
+    let values: Vec<f32> = sample.rows().flat_map(|(row, _)| row.floats().into_owned()).collect();
     let wants = Wants { input: false, weights: false, parallel: false };
     let features = pool.features(n, &pool.scale(&values).unwrap(), wants).unwrap().to_vec2::<f32>().unwrap();
     let mean = |rows: &[Vec<f32>]| -> Vec<f64> {
@@ -128,7 +128,7 @@ fn layers_and_sizes_go_with_training() {
         let last = rich(kind, Layers::Last);
         let wants = Wants { input: false, weights: false, parallel: false };
         let sample = sample();
-        let values: Vec<f32> = sample.rows().take(3).flat_map(|(row, _)| row.into_owned()).collect();
+        let values: Vec<f32> = sample.rows().take(3).flat_map(|(row, _)| row.floats().into_owned()).collect();
         for (n, (width, depth)) in [(16, 2), (8, 2), (16, 1), (8, 1), (8, 2)].into_iter().enumerate() {
             let of = |pool: &Pool| -> Vec<Vec<f32>> {
                 pool.features(n, &pool.scale(&values).unwrap(), wants).unwrap().to_vec2().unwrap()

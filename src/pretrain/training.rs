@@ -1,6 +1,5 @@
 //! A random network and a sample flow in, its weights at several levels of training flow out.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor, Var};
@@ -13,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::extract::{ConvNet, PoolRecipe};
 use crate::kernels::{Transform, Wants};
 use crate::random;
+use crate::sketch::Numbers;
 use crate::synthesize::{Optimizer, Sgd};
 
 pub(super) const BATCH: usize = 128;
@@ -23,7 +23,7 @@ const WEIGHT_DECAY: f64 = 5e-4;
 /// Rows to train on.
 pub(super) struct Examples<'a> {
     /// Each row's numbers, in the input's units, with the number of its class.
-    pub(super) rows: Vec<(Cow<'a, [f32]>, u32)>,
+    pub(super) rows: Vec<(&'a Numbers, u32)>,
     /// How many classes.
     pub(super) classes: usize,
     /// Each row's shares of the classes, `[rows, classes]`; `None`: its own class has all of it.
@@ -96,7 +96,7 @@ impl Run<'_> {
                     return Err(Error::Cancelled);
                 }
                 let mut values = Vec::with_capacity(batch.len() * input.len());
-                batch.iter().for_each(|i| values.extend(self.recipe.scaling.scale(&rows[*i].0)));
+                batch.iter().for_each(|i| values.extend(self.recipe.scaling.scale(&rows[*i].0.floats())));
                 let x = Tensor::from_vec(values, [vec![batch.len()], input.dims()].concat(), self.device)?;
                 let x = Transform::per_row(Transform::DSA, batch.len(), dims, &mut augmentation).apply(&x)?;
                 let logits = net.forward(&x, wants)?.matmul(&head.t()?)?;

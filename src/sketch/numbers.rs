@@ -22,9 +22,8 @@ impl Numbers {
     /// A copy of `values`.
     pub fn of(values: &[f32]) -> Self {
         // The cast saturates, and is exact for bytes alone; of zeros, that with a sign becomes the other.
-        let bytes: Vec<u8> = values.iter().map(|v| *v as u8).collect();
-        match bytes.iter().zip(values).all(|(byte, v)| f32::from(*byte) == *v) {
-            true => Self(Held::Bytes(bytes)),
+        match values.iter().all(|v| f32::from(*v as u8) == *v) {
+            true => Self(Held::Bytes(values.iter().map(|v| *v as u8).collect())),
             false => Self(Held::Floats(values.iter().map(|v| v + 0.0).collect())),
         }
     }

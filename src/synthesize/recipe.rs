@@ -11,7 +11,7 @@ const LABEL_RATE: f64 = 0.02;
 /// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts are asked for, and
 /// the sketch keeps enough real rows.
 ///
-/// They take a minute of a job on Fashion-MNIST at ipc 1, and four at ipc 10 and 50, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
+/// They take a minute of a job on Fashion-MNIST at ipc 1, and three to five at ipc 10 and 50, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
 /// get fewer, at least 25.
 fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
     let (shape, decoded) = (header.recipe.shape, ipc * options.packed());

@@ -1,4 +1,4 @@
-//! Synthetic pictures flow in, what a training on them standardises pictures by flows out.
+//! Pictures flow in; what a training standardises pictures by flows out: mean and deviation of the synthetic ones, or of the real ones that experts see.
 
 use candle_core::{Device, Result, Tensor};
 

@@ -174,6 +174,12 @@ fn a_network_has_as_many_weights_as_are_drawn() {
 }
 
 #[test]
+fn more_rows_than_twenty_a_class_follow_experts_that_are_trained_for_longer() {
+    assert_eq!([60, 61].map(|rows| expert::legs(rows, CLASSES)), [40, 80]);
+    assert!(expert::legs(1, 1) > STRETCH);
+}
+
+#[test]
 fn what_chunks_are_standardised_by_is_that_of_all_of_them() {
     let all = tensor(normal(&mut stream(5, "rows"), 10 * 3 * 16), &[10, 3, 4, 4]);
     let all = (all.affine(2.0, 0.0).unwrap()
