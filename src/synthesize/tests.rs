@@ -438,9 +438,12 @@ fn networks_learn_more_of_rows_after_unrolled_training() {
     let mut test = noisy(240, 90.0);
     test.values.drain(..120 * 64);
     test.labels.drain(..120);
-    for (label_kind, method, experts) in
-        [(LabelKind::Hard, Method::Auto, 0), (LabelKind::Soft, Method::Ridge, 0), (LabelKind::Hard, Method::Auto, 2)]
-    {
+    for (label_kind, method, experts) in [
+        (LabelKind::Hard, Method::Auto, 0),
+        (LabelKind::Soft, Method::Ridge, 0),
+        (LabelKind::Hard, Method::Auto, 2),
+        (LabelKind::Soft, Method::Ridge, 2),
+    ] {
         let options = Options { method, label_kind, ipc: 1, steps: Some(10), ..options() };
         let sketches = sketches(&options, &rows);
         let before = run(&sketches, &options).0;

@@ -1,13 +1,14 @@
 //! A fresh network and the kept real rows flow in; its weights on the way through training on them flow out.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
+use candle_nn::ops::softmax;
 use rand_chacha::ChaCha12Rng;
 
 use super::standard::Standard;
-use super::student::Wanted;
-use super::window::{MOMENTUM, Window, next};
+use super::student::{Student, Wanted};
+use super::window::{LARGEST_BATCH, MOMENTUM, Window, next};
 use crate::error::Result;
-use crate::kernels::Transform;
+use crate::kernels::{Transform, Wants};
 
 /// Training steps between two weights that are kept.
 const LEG: usize = 40;
@@ -70,4 +71,21 @@ impl Expert {
     pub(super) fn stretch(&self, start: usize, legs: usize) -> (&Tensor, &Tensor) {
         (&self.trajectory[start], &self.trajectory[start + legs])
     }
+}
+
+/// What `experts` say of standardised rows `x` `[rows, ..input]` at the end of their training: the mean of their shares of the classes, `[rows, classes]`.
+pub(super) fn shares(experts: &[Expert], student: &Student, x: &Tensor) -> Result<Tensor> {
+    let wants = Wants { input: false, weights: false, parallel: true };
+    let rows = x.dim(0)?;
+    let mut parts = vec![];
+    for start in (0..rows).step_by(LARGEST_BATCH) {
+        let part = x.narrow(0, start, LARGEST_BATCH.min(rows - start))?;
+        let of = |expert: &Expert| {
+            let weights = expert.trajectory.last().unwrap_or(&expert.weights);
+            Ok(softmax(&student.logits(weights, &part, wants)?, D::Minus1)?)
+        };
+        let said = experts.iter().map(of).collect::<Result<Vec<_>>>()?;
+        parts.push(Tensor::stack(&said, 0)?.mean(0)?);
+    }
+    Ok(Tensor::cat(&parts, 0)?)
 }

@@ -13,6 +13,9 @@ use crate::error::Result;
 /// The first window's rate, about where those of later windows end.
 pub(super) const RATE: f64 = 0.04;
 
+/// The first step's learning rate of soft labels.
+pub(super) const LABEL_RATE: f64 = 0.005;
+
 /// Legs of an expert's training that a window should be worth: more than it can be, so that each goes as far as it can.
 pub(super) const STRETCH: usize = 20;
 

@@ -4,7 +4,7 @@
 //! is better is one of two:
 //!
 //! - By experts (MTT, [`matching`]): networks that are trained on the real rows first. A window starts where one of them was at some time and should end where it was a
-//!   while later.
+//!   while later. Soft labels start as what the experts say of the rows (DATM, Guo et al., ICLR 2024, whose labels are learned from those of a teacher, too).
 //! - By real rows, where there are no experts: back-propagation through training (after RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3). A few networks are trained on the
 //!   synthetic rows all the while; each window continues one of them, whose loss on real rows should be lower at its end. A network that has lived its time, which is a
 //!   few windows, is replaced by a fresh one; the first ones live shorter, so that not all are replaced at once. (The paper's windows start anywhere; these follow each other.)
@@ -60,7 +60,7 @@ const WIDTH: usize = 32;
 /// The first step's learning rate of the rows, in units of the extractors' input.
 const RATE: f64 = 0.03;
 
-/// The first step's learning rate of soft labels: what is learned about them early in training is wrong for its end, so they follow slowly.
+/// The first step's learning rate of soft labels where there are no experts: what is learned about them early in training is wrong for its end, so they follow slowly.
 const LABEL_RATE: f64 = 0.002;
 
 /// A gradient longer than so many usual ones is cut: training is chaotic now and then.
@@ -113,8 +113,8 @@ impl<'a> Unroll<'a> {
         Ok(Self { recipe, options, pool, groups, unpack, legs, window })
     }
 
-    /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned, from `soft` on. `done`
-    /// of the job's `steps` were taken before. Where labels aren't learned, `soft` are those that the networks are trained with.
+    /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned: from `soft` on, or, where there
+    /// are experts, from what these say of the rows. `done` of the job's `steps` were taken before. Where labels aren't learned, `soft` are those that the networks are trained with.
     pub(super) fn run(
         &self,
         start: Vec<f32>,
@@ -131,7 +131,7 @@ impl<'a> Unroll<'a> {
             0 => self.by_real_rows(&mut learned, &mut told)?,
             experts => self.by_experts(experts, &mut learned, &mut told)?,
         }
-        let soft = self.window.learn_labels.then(|| self.soft(&learned.labels)).transpose()?;
+        let soft = self.window.learn_labels.then(|| self.soft(&learned.labels.as_detached_tensor())).transpose()?;
         Ok((learned.rows.flatten_all()?.to_vec1()?, soft))
     }
 
@@ -162,6 +162,12 @@ impl<'a> Unroll<'a> {
         // The same for experts and for those that are to follow them.
         let standard = self.window.real.standard()?;
         let experts = self.experts(experts, &standard, told)?;
+        if self.window.learn_labels {
+            // In place of those that came with the rows, which were learned for a readout of other networks.
+            let x = standard.apply(&self.seen(learned)?.0)?;
+            let said = expert::shares(&experts, &self.window.student, &x)?;
+            self.set_labels(learned, &said)?;
+        }
         let mut rate = matching::RATE;
         let mut step = 0;
         while step < self.recipe.unroll {
@@ -257,17 +263,22 @@ impl<'a> Unroll<'a> {
         learned.rows.set(&project(&self.pool.recipe().scaling, &learned.rows.as_detached_tensor())?)?;
         if let (Some(by_labels), Some(of_labels)) = (&outcome.labels, &mut learned.of_labels) {
             let by_labels = within_sum(by_labels, learned.labels.as_tensor())?.detach();
-            of_labels.step(&[(by_labels * cut)?], LABEL_RATE * decay)?;
-            let shares = self.soft(&learned.labels)?.shares;
-            learned.labels.set(&Tensor::from_vec(shares, learned.labels.dims(), self.pool.device())?)?;
+            let rate = if self.recipe.experts > 0 { matching::LABEL_RATE } else { LABEL_RATE };
+            of_labels.step(&[(by_labels * cut)?], rate * decay)?;
+            self.set_labels(learned, &learned.labels.as_detached_tensor())?;
         }
         Ok(())
     }
 
-    /// The nearest shares that rows can have.
-    fn soft(&self, labels: &Var) -> Result<SoftLabels> {
+    fn set_labels(&self, learned: &Learned, shares: &Tensor) -> Result<()> {
+        let shares = self.soft(shares)?.shares;
+        Ok(learned.labels.set(&Tensor::from_vec(shares, learned.labels.dims(), self.pool.device())?)?)
+    }
+
+    /// The nearest shares that rows can have to these, `[rows, classes]`.
+    fn soft(&self, shares: &Tensor) -> Result<SoftLabels> {
         let even = 1.0 / self.groups.classes().max(1) as f64;
-        SoftLabels::of(&(labels.as_detached_tensor() - even)?, self.groups)
+        SoftLabels::of(&(shares - even)?, self.groups)
     }
 }
 

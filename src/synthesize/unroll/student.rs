@@ -79,7 +79,7 @@ impl Student {
     }
 
     /// `x` `[batch, ..input]` to `[batch, classes]`.
-    fn logits(&self, weights: &Tensor, x: &Tensor, wants: Wants) -> crate::error::Result<Tensor> {
+    pub(super) fn logits(&self, weights: &Tensor, x: &Tensor, wants: Wants) -> crate::error::Result<Tensor> {
         let mut at = 0;
         let mut part = |dims: &[usize]| -> Result<Tensor> {
             let len = dims.iter().product();

@@ -115,6 +115,38 @@ fn an_expert_learns_the_real_rows_leg_by_leg() {
     assert!(loss(middle) < 0.95 * loss(start) && loss(end) < 0.95 * loss(middle));
 }
 
+#[test]
+fn experts_say_the_mean_of_their_shares_of_each_row() {
+    let kept = kept();
+    let window = window(&kept, false);
+    let experts = [4, 5].map(|seed| {
+        let weights = window.student.random(&mut stream(seed, "weights")).unwrap();
+        let mut expert = Expert::new(weights, stream(seed, "draws")).unwrap();
+        expert.go_on(&window, &window.real.standard().unwrap(), false).unwrap();
+        expert
+    });
+    // More than they see at once.
+    let rows = window::LARGEST_BATCH + 12;
+    let (x, y) = (pictures(rows, "x"), shares(rows));
+    let of = |experts: &[Expert], x: &Tensor| expert::shares(experts, &window.student, x).unwrap();
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let near = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    let both = of(&experts, &x);
+    assert_eq!(both.dims(), [rows, CLASSES]);
+    let apart = experts.each_ref().map(|expert| of(std::slice::from_ref(expert), &x));
+    assert!(!near(&values(&apart[0]), &values(&apart[1])));
+    assert!(near(&values(&both), &values(&((&apart[0] + &apart[1]).unwrap() / 2.0).unwrap())));
+    assert!(near(
+        &values(&both.narrow(0, rows - 2, 2).unwrap()),
+        &values(&of(&experts, &x.narrow(0, rows - 2, 2).unwrap()))
+    ));
+    // Of one of them, after its last leg: what its loss is made of.
+    let (_, end) = experts[0].stretch(0, 1);
+    let loss = window.student.gradient(end, &x, &y, student::Wanted::default()).unwrap().loss;
+    let expected = -product(&apart[0].log().unwrap(), &y) / rows as f64;
+    assert!((f64::from(loss) - expected).abs() < 1e-4, "{loss} {expected}");
+}
+
 /// As of a window that is tried on real rows.
 #[test]
 fn following_an_expert_has_the_gradient_that_is_the_slope_of_its_loss() {
