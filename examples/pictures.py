@@ -39,6 +39,15 @@ def smallest(rows: list[int], pixels: list[bytes], count: int) -> set[int]:
     return set(sorted(rows, key=lambda i: (content_hash(pixels[i]), i))[:count])
 
 
+def smallest_of_each(labels: list[int], pixels: list[bytes], share: float) -> set[int]:
+    """That share of the rows of each label, as `smallest` chooses them."""
+    chosen = set()
+    for label in set(labels):
+        rows = [i for i, of in enumerate(labels) if of == label]
+        chosen |= smallest(rows, pixels, round(len(rows) * share))
+    return chosen
+
+
 def schema(names: list[str]) -> pa.Schema:
     features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
     return pa.schema(

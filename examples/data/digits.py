@@ -11,7 +11,7 @@ import sys
 from importlib import resources
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from pictures import png, smallest, write  # noqa: E402
+from pictures import png, smallest_of_each, write  # noqa: E402
 
 SIDE = 8
 ROWS = 1_797
@@ -31,10 +31,7 @@ def read() -> tuple[list[bytes], list[int]]:
 
 def main() -> None:
     pixels, labels = read()
-    test = set()
-    for digit in range(10):
-        rows = [i for i, label in enumerate(labels) if label == digit]
-        test |= smallest(rows, pixels, round(len(rows) / 5))
+    test = smallest_of_each(labels, pixels, 1 / 5)
     here = os.path.dirname(os.path.abspath(__file__))
     for name, rows in [
         ("digits", [i for i in range(ROWS) if i not in test]),

@@ -6,16 +6,7 @@
 # The data comes from Debian's package dataset-fashion-mnist, which apt downloads and dpkg unpacks into a scratch folder
 # (nothing is installed); where that package is installed already, it is read from there. Wants Debian or Ubuntu, python3 with venv.
 set -euo pipefail
-
-if [ $# -ne 1 ]; then
-    echo "usage: $0 OUTDIR" >&2
-    exit 2
-fi
-here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+. "$(dirname "${BASH_SOURCE[0]}")/../scratch.sh"
 
 package=dataset-fashion-mnist
 idx=/usr/share/datasets/fashion-mnist
@@ -31,6 +22,4 @@ if [ ! -d "$idx" ]; then
     idx=$scratch$idx
 fi
 
-python3 -m venv "$scratch/venv"
-"$scratch/venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
-"$scratch/venv/bin/python" -B "$here/build.py" "$idx" "$out"
+"$python" -B "$here/build.py" "$idx" "$out"

@@ -8,7 +8,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from pictures import content_hash, png, smallest, write  # noqa: E402
+from pictures import content_hash, png, smallest_of_each, write  # noqa: E402
 
 SIDE = 28
 ROWS = 10_000
@@ -37,10 +37,7 @@ def main() -> None:
     digits, out = sys.argv[1:]
     os.makedirs(out, exist_ok=True)
     pixels, labels = read(digits)
-    test = set()
-    for digit in range(10):
-        rows = [i for i, label in enumerate(labels) if label == digit]
-        test |= smallest(rows, pixels, round(len(rows) / 5))
+    test = smallest_of_each(labels, pixels, 1 / 5)
     # By content: the package has a digit after the other, which is no order that data comes in.
     order = sorted(range(ROWS), key=lambda i: content_hash(pixels[i]))
     for name, rows in [("train", [i for i in order if i not in test]), ("test", [i for i in order if i in test])]:
