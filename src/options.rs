@@ -49,6 +49,7 @@ pub struct Options {
     pub steps: Option<usize>,
     pub unroll: Option<usize>,
     pub experts: Option<usize>,
+    pub unroll_width: Option<usize>,
     /// Further networks that see the kept rows alone.
     pub kept_extractors: usize,
     pub passes: usize,
@@ -128,6 +129,7 @@ impl Default for Options {
             steps: None,
             unroll: None,
             experts: None,
+            unroll_width: None,
             kept_extractors: 0,
             passes: 1,
             extractors: None,
@@ -227,11 +229,8 @@ impl Options {
     /// The option that asks for unrolled training, if one does.
     pub(crate) fn unrolled_by(&self) -> Option<&'static str> {
         let asked = |n: Option<usize>| n.is_some_and(|n| n > 0);
-        match (asked(self.unroll), asked(self.experts)) {
-            (true, _) => Some("unroll"),
-            (false, true) => Some("experts"),
-            (false, false) => None,
-        }
+        let asking = [("unroll", self.unroll), ("experts", self.experts), ("unroll_width", self.unroll_width)];
+        asking.into_iter().find_map(|(name, n)| asked(n).then_some(name))
     }
 
     /// Pictures in a stored one, see option `mosaic`.

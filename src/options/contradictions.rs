@@ -86,9 +86,9 @@ impl Options {
             let message = "unroll trains or tries networks on real rows that are kept; keep some, or use unroll => 0";
             return Err(Error::option("reservoir_per_class", message));
         }
-        if self.unroll == Some(0) && self.unrolled_by().is_some() {
+        if let (Some(0), Some(name)) = (self.unroll, self.unrolled_by()) {
             let message = "it is for the steps of unroll, and unroll => 0 leaves it none; leave one of them out";
-            return Err(Error::option("experts", message));
+            return Err(Error::option(name, message));
         }
         if self.kept_extractors > 0 {
             if self.reservoir_per_class == Some(0) {
@@ -304,6 +304,8 @@ mod tests {
         let e = refused(Options { unroll: Some(0), experts: Some(2), ..plain.clone() });
         assert!(e.contains("'experts'") && e.contains("unroll => 0"), "{e}");
         Options { unroll: Some(0), experts: Some(0), ..plain.clone() }.check().unwrap();
+        let e = refused(Options { unroll: Some(0), unroll_width: Some(64), ..plain.clone() });
+        assert!(e.contains("'unroll_width'") && e.contains("unroll => 0"), "{e}");
         let e = refused(Options { experts: Some(2), method: Method::KMeans, ..plain.clone() });
         assert!(e.contains("'experts'") && e.contains("'k_means' chooses real rows"), "{e}");
         let e = refused(Options { reservoir_per_class: Some(0), ..noise });

@@ -173,6 +173,13 @@ pub static SPECS: &[OptionSpec] = &[
         shown_option
     ),
     spec!(
+        unroll_width,
+        Kind::Integer,
+        "Channels of the layers of unroll's networks and of experts; a multiple of 8. Twice as many take three times the time (what they are worth is in docs/results.md). Asks for unroll. Default: 32.",
+        |n, v| int_option(n, v, 8, 4096).and_then(multiple_of_8),
+        shown_option
+    ),
+    spec!(
         passes,
         Kind::Integer,
         "Scans that sketch the rows. From the second on with extractors that were trained on the synthetic pictures as they are by then, which the steps go on from; unrolled training comes in the last. Pictures only, not of sketches or streams.",

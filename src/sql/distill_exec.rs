@@ -177,6 +177,7 @@ impl DistillExec {
         facts.extend([("method", self.job.method()), ("steps", steps)]);
         facts.extend(options.unroll.map(|steps| ("unroll", steps.to_string())));
         facts.extend(options.experts.map(|experts| ("experts", experts.to_string())));
+        facts.extend(options.unroll_width.map(|width| ("unroll_width", width.to_string())));
         if options.passes > 1 {
             facts.push(("passes", options.passes.to_string()));
         }

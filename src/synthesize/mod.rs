@@ -270,7 +270,7 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
         true => 0,
         false => match recipe(sketches, options, &allotment)? {
             Recipe { unroll: 0, .. } => 0,
-            Recipe { experts, .. } => unroll::working_bytes(sketches, experts, count)?,
+            recipe => unroll::working_bytes(sketches, &recipe, count)?,
         },
     };
     Ok(match options.method.selects() {

@@ -8,7 +8,7 @@ use crate::sketch::Header;
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
 
-/// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts are asked for, and
+/// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts or a width are asked for, and
 /// the sketch keeps enough real rows.
 ///
 /// They take a minute of a job on Fashion-MNIST at ipc 1, and three to five at ipc 10 and 50, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
@@ -32,7 +32,7 @@ fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
         && header.reservoir >= tried_on(shape);
     let steps = match (options.unroll, shape) {
         (Some(steps), _) => steps,
-        (None, Shape::Picture { height, width, .. }) if open || options.experts.is_some_and(|experts| experts > 0) => {
+        (None, Shape::Picture { height, width, .. }) if open || options.unrolled_by().is_some() => {
             let steps = if experts > 0 { 200 } else { 400 };
             (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
         }
@@ -50,6 +50,9 @@ const TRIED_IPC: usize = 4;
 /// Experts to follow.
 const EXPERTS: usize = 8;
 
+/// Channels of unrolled training's networks: a quarter of the evaluation's, at a sixteenth of the cost.
+const UNROLL_WIDTH: usize = 32;
+
 /// How synthetic rows are optimized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -65,6 +68,8 @@ pub struct Recipe {
     pub unroll: usize,
     /// Experts that unrolled training is to follow, see option `experts`.
     pub experts: usize,
+    /// Channels of its networks, see option `unroll_width`.
+    pub unroll_width: usize,
 }
 
 impl Recipe {
@@ -107,7 +112,9 @@ impl Recipe {
         };
         let (unroll, experts) = unrolled(options, header, ipc);
         let steps = options.steps.unwrap_or(steps);
-        Ok(Self { steps, rate: options.learning_rate.unwrap_or(rate), label_rate: LABEL_RATE, terms, unroll, experts })
+        let rate = options.learning_rate.unwrap_or(rate);
+        let unroll_width = options.unroll_width.unwrap_or(UNROLL_WIDTH);
+        Ok(Self { steps, rate, label_rate: LABEL_RATE, terms, unroll, experts, unroll_width })
     }
 
     /// The learning rate of step `step`: from `rate` along half a cosine to 2 % of it.
@@ -153,7 +160,15 @@ mod tests {
         let recipe = Recipe::choose(&options, &header(4), 10).unwrap();
         assert_eq!(
             recipe,
-            Recipe { steps: 7, rate: 0.5, label_rate: LABEL_RATE, terms: mean(), unroll: 0, experts: 8 }
+            Recipe {
+                steps: 7,
+                rate: 0.5,
+                label_rate: LABEL_RATE,
+                terms: mean(),
+                unroll: 0,
+                experts: 8,
+                unroll_width: 32
+            }
         );
     }
 
@@ -187,6 +202,8 @@ mod tests {
         let asked = Options { experts: Some(3), ..open.clone() };
         assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [200, 200], "asked for");
         assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 400);
+        let wide = Options { unroll_width: Some(64), ..open.clone() };
+        assert_eq!([1, 99].map(|ipc| unroll(0, small, &wide, ipc)), [400, 200], "asked for");
         let experts = |options: &Options, ipc| Recipe::choose(options, &header(4), ipc).unwrap().experts;
         assert_eq!([1, 4, 5, 50].map(|ipc| experts(&open, ipc)), [0, 0, 8, 8]);
         assert_eq!([1, 50].map(|ipc| experts(&asked, ipc)), [3, 3]);
@@ -212,7 +229,8 @@ mod tests {
 
     #[test]
     fn the_rate_falls_along_a_cosine_to_two_percent() {
-        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms: Terms(vec![]), unroll: 0, experts: 0 };
+        let terms = Terms(vec![]);
+        let recipe = Recipe { steps: 101, rate: 2.0, label_rate: 0.5, terms, unroll: 0, experts: 0, unroll_width: 8 };
         let near = |step, expected: f64| assert!((recipe.rate_at(step) - expected).abs() < 1e-12);
         near(0, 2.0);
         near(50, 2.0 * 0.51);

@@ -14,6 +14,7 @@ async fn pictures_go_on_from_where_the_other_steps_left_them() {
     assert_ne!(without.columns(), with.columns());
     assert_eq!(with, made(", unroll => 3").await, "the same seed, the same bytes");
     assert_eq!((with.schema().fields(), ints(&with, "label")), (without.schema().fields(), vec![0, 0, 1, 1, 2, 2]));
+    assert_ne!(with, made(", unroll => 3, unroll_width => 8").await);
     // Given steps leave nothing open.
     assert_eq!(without.columns(), made(", unroll => 0").await.columns());
     for more in [", unroll => 2, mosaic => 2", ", unroll => 2, label_kind => 'soft'", ", unroll => 2, experts => 2"] {
@@ -47,6 +48,7 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
     };
     assert_eq!(steps("").await, "1.40 K");
     assert_eq!(steps(", steps => 5, unroll => 2, experts => 1").await, "7");
+    assert_eq!(steps(", steps => 5, unroll_width => 8").await, "405", "a width asks for steps");
     assert_eq!(steps(", reservoir_per_class => 100").await, "1.00 K");
     assert_eq!(steps(", method => 'characteristic'").await, "1.00 K");
 }
@@ -56,8 +58,10 @@ async fn lists_tables_and_chosen_rows_have_none() {
     let ctx = session_with_table("t", numbers(60, 3));
     let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, unroll => 3)").await;
     assert!(e.contains("'unroll'") && e.contains("pictures") && e.contains("vector of"), "{e}");
-    let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, experts => 3)").await;
-    assert!(e.contains("'experts'") && e.contains("pictures") && e.contains("vector of"), "{e}");
+    for name in ["experts", "unroll_width"] {
+        let e = message(&ctx, &format!("SELECT * FROM distill(t, ipc => 1, {name} => 8)")).await;
+        assert!(e.contains(&format!("'{name}'")) && e.contains("pictures") && e.contains("vector of"), "{e}");
+    }
     let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, method => 'herding', unroll => 3)").await;
     assert!(e.contains("'unroll'") && e.contains("chooses real rows"), "{e}");
     let count = rows(&ctx, "SELECT count(*) AS n FROM distill(t, ipc => 1, steps => 1, unroll => 0)").await.unwrap();

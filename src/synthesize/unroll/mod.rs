@@ -54,9 +54,6 @@ const LIFE: usize = 120;
 /// A window's rate is moved by this part of what was wrong with it.
 const RATE_SHARE: f64 = 0.05;
 
-/// Channels of a network: a quarter of the evaluation's, at a sixteenth of the cost.
-const WIDTH: usize = 32;
-
 /// The first step's learning rate of the rows, in units of the extractors' input.
 const RATE: f64 = 0.03;
 
@@ -103,7 +100,7 @@ impl<'a> Unroll<'a> {
         groups: &'a Groups,
         unpack: Option<Unpack>,
     ) -> Result<Self> {
-        let student = student(&sketches.header, sketches.classes.len(), pool.device())?;
+        let student = student(&sketches.header, recipe.unroll_width, sketches.classes.len(), pool.device())?;
         let enough = trained_on(sketches.header.recipe.shape);
         sketches.check_kept("to train against", enough, "unroll => 0")?;
         let real = Real::of(sketches, pool, student.input());
@@ -283,23 +280,24 @@ impl<'a> Unroll<'a> {
 }
 
 /// Bytes that the refinement of `rows` rows, as networks see them, works in.
-pub(super) fn working_bytes(sketches: &Sketches, experts: usize, rows: usize) -> Result<usize> {
+pub(super) fn working_bytes(sketches: &Sketches, recipe: &Recipe, rows: usize) -> Result<usize> {
     let (header, classes) = (&sketches.header, sketches.classes.len());
+    let (experts, channels) = (recipe.experts, recipe.unroll_width);
     let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
-    let weights = student(header, classes, &Device::Cpu)?.weights_len();
+    let weights = student(header, channels, classes, &Device::Cpu)?.weights_len();
     let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
     let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows);
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
-    let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * WIDTH * (height + 6) * (width + 6);
+    let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * channels * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
     let networks = if experts > 0 { experts * (expert::legs(rows, classes) + expert::WEIGHTS) } else { 2 * NETWORKS };
     Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * window::WEIGHTS)))
 }
 
-/// The networks for rows that `header` tells of.
-fn student(header: &Header, classes: usize, device: &Device) -> Result<Student> {
+/// Networks of so many channels for rows that `header` tells of.
+fn student(header: &Header, channels: usize, classes: usize, device: &Device) -> Result<Student> {
     let input = input(header)?;
-    Student::new(input, (WIDTH, ConvNet::default_depth(input)), classes, device)
+    Student::new(input, (channels, ConvNet::default_depth(input)), classes, device)
 }
 
 /// The part of a gradient for shares of the classes, `[rows, classes]`, that is left when each row's are divided by their sum, 1 now: what is common to all classes
