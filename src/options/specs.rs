@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 400 for at most 4 pictures a class, 200 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard labels and method => 'auto', or 5 to 50 and learned ones, init => 'real', enough real ones kept and no steps, terms or learning_rate given; 200 where experts are asked for, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 400 for at most 4 pictures a class, 200 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard labels and method => 'auto', or 5 to 50 and learned ones, init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -175,8 +175,8 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll_width,
         Kind::Integer,
-        "Channels of the layers of unroll's networks and of experts; a multiple of 8. Twice as many take three times the time (what they are worth is in docs/results.md). Asks for unroll. Default: 32.",
-        |n, v| int_option(n, v, 8, 4096).and_then(multiple_of_8),
+        "Channels of the layers of unroll's networks and of experts; a multiple of 8. 64 take three times the time of 32 (what they are worth is in docs/results.md). Asks for unroll, as experts does. Default: 32.",
+        |n, v| int_option(n, v, 8, 4096).and_then(|width| multiple_of_8(n, width)),
         shown_option
     ),
     spec!(
@@ -211,7 +211,7 @@ pub static SPECS: &[OptionSpec] = &[
         width,
         Kind::Integer,
         "Channels (or units) of each extractor's layers; a multiple of 8.",
-        |n, v| int_option(n, v, 8, 4096).and_then(multiple_of_8),
+        |n, v| int_option(n, v, 8, 4096).and_then(|width| multiple_of_8(n, width)),
         shown_option
     ),
     spec!(
@@ -371,7 +371,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 1000), or fewer beyond 1,024 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but as otherwise with unroll, experts, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 1000), or fewer beyond 1,024 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but as otherwise with unroll, experts, unroll_width, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

@@ -68,9 +68,9 @@ pub(super) fn int_option(name: &str, value: &Value, low: i64, high: i64) -> Resu
     int(name, value, low, high).map(Some)
 }
 
-pub(super) fn multiple_of_8(width: Option<usize>) -> Result<Option<usize>> {
+pub(super) fn multiple_of_8(name: &str, width: Option<usize>) -> Result<Option<usize>> {
     match width {
-        Some(w) if w % 8 != 0 => Err(Error::option("width", format!("expected a multiple of 8, found {w}"))),
+        Some(w) if w % 8 != 0 => Err(Error::option(name, format!("expected a multiple of 8, found {w}"))),
         _ => Ok(width),
     }
 }

@@ -484,6 +484,10 @@ fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off
         };
         let whole = synthesize(&sketches, &options, stop).is_ok();
         assert_eq!((whole, told), if experts == 0 { (true, 0) } else { (false, 3) }, "between two legs of experts");
+        let wide = Options { unroll_width: Some(64), ..options.clone() };
+        let more = working_bytes(&sketches, &wide).unwrap() - working_bytes(&sketches, &options).unwrap();
+        // Of each of 40 training steps, the weights of a last block of 64 channels.
+        assert!(more > 40 * 64 * 9 * 32 * 4, "{more}");
     }
 }
 

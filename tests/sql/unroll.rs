@@ -62,6 +62,8 @@ async fn lists_tables_and_chosen_rows_have_none() {
         let e = message(&ctx, &format!("SELECT * FROM distill(t, ipc => 1, {name} => 8)")).await;
         assert!(e.contains(&format!("'{name}'")) && e.contains("pictures") && e.contains("vector of"), "{e}");
     }
+    let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, unroll_width => 30)").await;
+    assert!(e.contains("'unroll_width'") && e.contains("a multiple of 8, found 30"), "{e}");
     let e = message(&ctx, "SELECT * FROM distill(t, ipc => 1, method => 'herding', unroll => 3)").await;
     assert!(e.contains("'unroll'") && e.contains("chooses real rows"), "{e}");
     let count = rows(&ctx, "SELECT count(*) AS n FROM distill(t, ipc => 1, steps => 1, unroll => 0)").await.unwrap();
