@@ -14,8 +14,6 @@ use crate::options::{AUGMENTS, Layers, Network, Options, PoolBytes, Sizes};
 use crate::random::stream;
 use crate::rows::{Layout, Profile, Shape};
 
-/// Default extractors in a pool.
-const EXTRACTORS: usize = 16;
 /// Default channels of a [`ConvNet`]'s blocks.
 const CONVNET_WIDTH: usize = 64;
 /// Default units of an [`Mlp`]'s layers.
@@ -150,7 +148,7 @@ impl PoolRecipe {
             network: network(options.network, shape, &scaling)?,
             scaling,
             source: Source::Random { seed: options.seed },
-            extractors: if options.method.extracts() { options.extractors.unwrap_or(EXTRACTORS) } else { 0 },
+            extractors: if options.method.extracts() { options.extractors(shape) } else { 0 },
             width: options.width.unwrap_or(width),
             depth: options.depth.unwrap_or(depth),
             layers: options.layers,

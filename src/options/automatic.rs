@@ -1,6 +1,22 @@
-//! The kind of rows flows in; what `method => 'auto'` stands for flows out.
+//! The kind of rows flows in; what `method => 'auto'` stands for flows out, and how much of it is unrolled training.
 
-use crate::options::{FrequencyScales, Init, LabelKind, Method, Options};
+use crate::options::{FrequencyScales, Init, LabelKind, LabelSource, Method, Options, PoolKind, Sizes, tried_on};
+use crate::rows::Shape;
+
+/// Extractors of a pool by default.
+pub(crate) const EXTRACTORS: usize = 16;
+
+/// And where unrolled training comes after what they are for: the rows it starts from needn't be as good (docs/results.md), and sketching all rows costs as much as it does.
+const FEW_EXTRACTORS: usize = 4;
+
+/// Most rows a class, decoded, that end with unrolled training by default (docs/results.md).
+const UNROLLED_IPC: usize = 50;
+
+/// Most rows a class, decoded, that are made so that networks do well on real rows; more follow experts (docs/results.md).
+const TRIED_IPC: usize = 4;
+
+/// Experts to follow.
+const EXPERTS: usize = 8;
 
 impl Options {
     /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
@@ -24,6 +40,50 @@ impl Options {
         }
         if self.method == Method::Auto && self.learns_labels() && self.terms.is_none() {
             self.method = Method::Ridge;
+        }
+        self
+    }
+
+    /// The experts that unrolled training of `ipc` stored rows a class follows; 0: it tries networks on real rows.
+    pub(crate) fn followed(&self, ipc: usize) -> usize {
+        self.experts.unwrap_or(if ipc * self.packed() <= TRIED_IPC { 0 } else { EXPERTS })
+    }
+
+    /// Whether rows of `shape`, of which `ipc` are made and `kept` real ones kept of each class, end with unrolled training where `unroll` doesn't say: if something else asks for
+    /// it, or if the way is left open and enough is kept. What the options stand for ([`Self::automatic`]) is known by then.
+    pub(crate) fn unrolls(&self, shape: Shape, ipc: usize, kept: usize) -> bool {
+        let automatic = match self.label_kind {
+            LabelKind::Hard => self.method == Method::Auto,
+            // What `auto` stands for there. Rows with learned labels that are tried on real ones get worse (docs/results.md).
+            LabelKind::Soft => {
+                self.method == Method::Ridge && self.soft_labels == LabelSource::Learned && self.followed(ipc) > 0
+            }
+        };
+        let open = automatic
+            && self.init == Init::Real
+            && self.terms.is_none()
+            && self.steps.is_none()
+            && self.learning_rate.is_none()
+            && ipc * self.packed() <= UNROLLED_IPC
+            && kept >= tried_on(shape);
+        matches!(shape, Shape::Picture { .. }) && (open || self.unrolled_by().is_some())
+    }
+
+    /// Extractors of the pool for a job on rows of `shape`.
+    pub(crate) fn extractors(&self, shape: Shape) -> usize {
+        let unrolls = match self.unroll {
+            Some(steps) => steps > 0,
+            None => self.rows.is_none() && self.unrolls(shape, self.ipc, self.reservoir(shape)),
+        };
+        // Nothing else asks the pool for more than a start.
+        let few = unrolls && self.passes == 1 && self.sizes == Sizes::Same && self.pool == PoolKind::Random;
+        self.extractors.unwrap_or(if few { FEW_EXTRACTORS } else { EXTRACTORS })
+    }
+
+    /// These options for a sketch that is kept: of as many extractors, whatever is to be made of it.
+    pub(crate) fn for_a_sketch(mut self) -> Self {
+        if self.pool_file.is_none() {
+            self.extractors.get_or_insert(EXTRACTORS);
         }
         self
     }
@@ -51,5 +111,35 @@ mod tests {
             assert_eq!(method(taught, table), Method::Auto);
             assert_eq!(method(Options { passes: 2, ..plain.clone() }, table), Method::Auto);
         }
+    }
+    #[test]
+    fn a_pool_is_small_where_pictures_end_with_unrolled_training_and_nothing_else_needs_it() {
+        let picture = Shape::Picture { channels: 1, height: 28, width: 28 };
+        let extractors = |options: &Options, shape| options.extractors(shape);
+        let plain = Options { ipc: 10, ..Options::default() };
+        assert_eq!(extractors(&plain, picture), 4);
+        assert_eq!(extractors(&plain, Shape::Vector { len: 784 }), 16);
+        assert_eq!(extractors(&plain.clone().for_a_sketch(), picture), 16);
+        let file = Options { pool_file: Some("pool.safetensors".into()), ..plain.clone() };
+        assert_eq!(file.for_a_sketch().extractors, None, "the file has its own");
+        let soft = Options { label_kind: LabelKind::Soft, ..plain.clone() };
+        assert_eq!(extractors(&soft.clone().automatic(false), picture), 4);
+        let asked = Options { steps: Some(5), unroll_width: Some(8), ..plain.clone() };
+        assert_eq!(extractors(&asked, picture), 4);
+        for many in [
+            Options { ipc: 51, ..plain.clone() },
+            Options { unroll: Some(0), ..plain.clone() },
+            Options { steps: Some(5), ..plain.clone() },
+            Options { reservoir_per_class: Some(249), ..plain.clone() },
+            Options { rows: Some(100), ..plain.clone() },
+            Options { passes: 2, ..plain.clone() },
+            Options { sizes: Sizes::Mixed, ..plain.clone() },
+            Options { pool: PoolKind::Trained, ..plain.clone() },
+            Options { method: Method::Herding, ..plain.clone() },
+            Options { ipc: 1, ..soft }.automatic(false),
+        ] {
+            assert_eq!(extractors(&many, picture), 16, "{many:?}");
+        }
+        assert_eq!(extractors(&Options { extractors: Some(9), ..plain }, picture), 9);
     }
 }

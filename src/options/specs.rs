@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 400 for at most 4 pictures a class, 200 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard labels and method => 'auto', or 5 to 50 and learned ones, init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 800 for at most 4 pictures a class, 400 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard labels and method => 'auto', or 5 to 50 and learned ones, init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -189,7 +189,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         extractors,
         Kind::Integer,
-        "Frozen networks in the pool. Default: by method.",
+        "Frozen networks in the pool. Default: 16; 4 where pictures end with unrolled training and nothing else asks for more of the pool; none where features don't matter.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
     ),

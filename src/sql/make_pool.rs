@@ -37,7 +37,7 @@ pub async fn make_pool(ctx: &SessionContext, source: &str, options: &Options) ->
     let columns = layout.projection().into_iter();
     let columns: Vec<Expr> = columns.map(|i| Expr::Column(Column::from(plan.schema().qualified_field(i)))).collect();
     let input = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
-    let job = Arc::new(Job::new(layout, options.clone(), source.into(), Arc::default())?);
+    let job = Arc::new(Job::new(layout, options.clone().for_a_sketch(), source.into(), Arc::default())?);
     let scaling = match job.static_scaling()? {
         Some(scaling) => scaling,
         None => {

@@ -85,7 +85,7 @@ impl StreamDistillerBuilder {
         self.options.check()?;
         extract::device(&self.options.device)?;
         let table = Layout::infer(&self.schema, &self.options)?.single().is_none();
-        let options = self.options.clone().automatic(table);
+        let options = self.options.clone().automatic(table).for_a_sketch();
         options.check()?;
         let (layout, decoder) = self.layout(&options)?;
         let scaling = PoolRecipe::known_scaling(&layout, &options)?.ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! The options and a sketch's header flow in; what the optimizer does by default flows out: the one place to tune.
 
 use crate::error::{Error, Result};
-use crate::options::{Init, LabelKind, LabelSource, Method, OptimizerKind, Options, Term, Terms, tried_on};
+use crate::options::{Method, OptimizerKind, Options, Term, Terms};
 use crate::rows::Shape;
 use crate::sketch::Header;
 
@@ -9,31 +9,17 @@ use crate::sketch::Header;
 const LABEL_RATE: f64 = 0.02;
 
 /// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts or a width are asked for, and
-/// the sketch keeps enough real rows.
+/// the sketch keeps enough real rows ([`Options::unrolls`]).
 ///
-/// They take a minute of a job on Fashion-MNIST at ipc 1, and three to five at ipc 10 and 50, on two cores; pictures of more than 32 x 32 pixels, each of which costs as much more,
+/// They take three to six minutes of a job on Fashion-MNIST on two cores, with the experts; pictures of more than 32 x 32 pixels, each of which costs as much more,
 /// get fewer, at least 25.
 fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
-    let (shape, decoded) = (header.recipe.shape, ipc * options.packed());
-    let experts = options.experts.unwrap_or(if decoded <= TRIED_IPC { 0 } else { EXPERTS });
-    let automatic = match options.label_kind {
-        LabelKind::Hard => options.method == Method::Auto,
-        // What `auto` stands for there. Rows with learned labels that are tried on real ones get worse (docs/results.md).
-        LabelKind::Soft => {
-            options.method == Method::Ridge && options.soft_labels == LabelSource::Learned && experts > 0
-        }
-    };
-    let open = automatic
-        && options.init == Init::Real
-        && options.terms.is_none()
-        && options.steps.is_none()
-        && options.learning_rate.is_none()
-        && decoded <= UNROLLED_IPC
-        && header.reservoir >= tried_on(shape);
+    let shape = header.recipe.shape;
+    let experts = options.followed(ipc);
     let steps = match (options.unroll, shape) {
         (Some(steps), _) => steps,
-        (None, Shape::Picture { height, width, .. }) if open || options.unrolled_by().is_some() => {
-            let steps = if experts > 0 { 200 } else { 400 };
+        (None, Shape::Picture { height, width, .. }) if options.unrolls(shape, ipc, header.reservoir) => {
+            let steps = if experts > 0 { FOLLOWING } else { TRYING };
             (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
         }
         (None, _) => 0,
@@ -41,14 +27,11 @@ fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
     (steps, experts)
 }
 
-/// Most rows a class, decoded, that end with unrolled training by default (docs/results.md).
-const UNROLLED_IPC: usize = 50;
+/// Steps that follow experts.
+const FOLLOWING: usize = 400;
 
-/// Most rows a class, decoded, that are made so that networks do well on real rows; more follow experts (docs/results.md).
-const TRIED_IPC: usize = 4;
-
-/// Experts to follow.
-const EXPERTS: usize = 8;
+/// Steps that are tried on real rows, a third as long at ipc 1.
+const TRYING: usize = 800;
 
 /// Channels of unrolled training's networks: a quarter of the evaluation's, at a sixteenth of the cost.
 const UNROLL_WIDTH: usize = 32;
@@ -145,6 +128,7 @@ fn decay(step: usize, steps: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{Init, LabelKind, LabelSource};
 
     fn mean() -> Terms {
         Terms(vec![(Term::Mean, 1.0)])
@@ -193,22 +177,22 @@ mod tests {
         };
         let picture = |channels, side| Shape::Picture { channels, height: side, width: side };
         let (small, large, open) = (picture(1, 8), picture(3, 64), Options::default());
-        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &open, ipc)), [400, 200, 200, 0]);
-        assert_eq!([249, 250].map(|kept| unroll(kept, small, &open, 1)), [0, 400]);
-        assert_eq!([82, 83].map(|kept| unroll(kept, large, &open, 1)), [0, 100]);
+        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &open, ipc)), [800, 400, 400, 0]);
+        assert_eq!([249, 250].map(|kept| unroll(kept, small, &open, 1)), [0, 800]);
+        assert_eq!([82, 83].map(|kept| unroll(kept, large, &open, 1)), [0, 200]);
         assert_eq!(unroll(250, Shape::Vector { len: 64 }, &open, 1), 0);
         let mosaic = Options { mosaic: 2, ..open.clone() };
-        assert_eq!([1, 2, 13].map(|ipc| unroll(250, small, &mosaic, ipc)), [400, 200, 0], "4, 8 and 52 pictures");
+        assert_eq!([1, 2, 13].map(|ipc| unroll(250, small, &mosaic, ipc)), [800, 400, 0], "4, 8 and 52 pictures");
         let asked = Options { experts: Some(3), ..open.clone() };
-        assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [200, 200], "asked for");
-        assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 400);
+        assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [400, 400], "asked for");
+        assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 800);
         let wide = Options { unroll_width: Some(64), ..open.clone() };
-        assert_eq!([1, 99].map(|ipc| unroll(0, small, &wide, ipc)), [400, 200], "asked for");
+        assert_eq!([1, 99].map(|ipc| unroll(0, small, &wide, ipc)), [800, 400], "asked for");
         let experts = |options: &Options, ipc| Recipe::choose(options, &header(4), ipc).unwrap().experts;
         assert_eq!([1, 4, 5, 50].map(|ipc| experts(&open, ipc)), [0, 0, 8, 8]);
         assert_eq!([1, 50].map(|ipc| experts(&asked, ipc)), [3, 3]);
         let soft = Options { label_kind: LabelKind::Soft, method: Method::Ridge, ..open.clone() };
-        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [0, 200, 200, 0]);
+        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [0, 400, 400, 0]);
         assert_eq!(unroll(250, small, &Options { experts: Some(0), ..soft.clone() }, 10), 0);
         for source in [LabelSource::Teacher, LabelSource::Both] {
             assert_eq!(unroll(250, small, &Options { soft_labels: source, ..soft.clone() }, 10), 0);
@@ -223,7 +207,7 @@ mod tests {
         ] {
             assert_eq!(unroll(250, small, &other, 1), 0);
             assert_eq!(unroll(0, small, &Options { unroll: Some(3), ..other.clone() }, 99), 3);
-            assert_eq!(unroll(0, small, &Options { experts: Some(3), ..other }, 99), 200);
+            assert_eq!(unroll(0, small, &Options { experts: Some(3), ..other }, 99), 400);
         }
     }
 

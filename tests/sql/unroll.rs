@@ -46,11 +46,21 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
         let (_, rest) = rest.split_once("steps=").unwrap_or_else(|| panic!("{plan}"));
         rest.split([',', ']']).next().unwrap().trim().to_string()
     };
-    assert_eq!(steps("").await, "1.40 K");
+    assert_eq!(steps("").await, "1.80 K");
     assert_eq!(steps(", steps => 5, unroll => 2, experts => 1").await, "7");
-    assert_eq!(steps(", steps => 5, unroll_width => 8").await, "405", "a width asks for steps");
+    assert_eq!(steps(", steps => 5, unroll_width => 8").await, "805", "a width asks for steps");
     assert_eq!(steps(", reservoir_per_class => 100").await, "1.00 K");
     assert_eq!(steps(", method => 'characteristic'").await, "1.00 K");
+    // What comes before it may be made with less; a sketch that is kept may be for anything.
+    for (options, extractors) in [("", 4), (", unroll => 0", 16), (", steps => 5", 16), (", extractors => 5", 5)] {
+        let plan = shown(&ctx, &format!("EXPLAIN SELECT * FROM distill(t, ipc => 1{options})")).await;
+        assert!(plan.contains(&format!("extractors={extractors},")), "{options}: {plan}");
+    }
+    let kept = "SELECT distill_sketch_agg(image, 'ipc=1 frequencies=8 width=8') AS s FROM t GROUP BY label";
+    let kept = rows(&ctx, &format!("SELECT max(CAST(distill_describe(s)['extractors'] AS BIGINT)) AS n FROM ({kept})"))
+        .await
+        .unwrap();
+    assert_eq!(ints(&kept, "n"), [16]);
 }
 
 #[tokio::test]

@@ -29,7 +29,8 @@ fn features(pool: &Pool, member: usize, rows: &Tensor) -> Vec<Vec<f32>> {
 #[test]
 fn the_recipe_follows_the_rows_and_the_options() {
     let fashion = Shape::Picture { channels: 1, height: 28, width: 28 };
-    let recipe = PoolRecipe::choose(fashion, (0.0, 255.0), &Options::default()).unwrap();
+    let sketched = Options { unroll: Some(0), ..Options::default() };
+    let recipe = PoolRecipe::choose(fashion, (0.0, 255.0), &sketched).unwrap();
     assert_eq!((recipe.extractors, recipe.width, recipe.depth, recipe.feature_len()), (16, 64, 3, 1024));
     let recipe = PoolRecipe::choose(VECTOR, (0.0, 1.0), &Options::default()).unwrap();
     assert_eq!((recipe.extractors, recipe.width, recipe.depth, recipe.feature_len()), (16, 256, 2, 256));

@@ -50,7 +50,7 @@ impl Shared {
         let arguments = options.features.clone().unwrap_or_default();
         let position = |name: &str| arguments.iter().position(|f| f == name).unwrap_or(0);
         let order = layout.features.iter().map(|f| position(layout.name_of(f))).collect();
-        let job = Job::new(layout, options, NAME.into(), Arc::default())?;
+        let job = Job::new(layout, options.for_a_sketch(), NAME.into(), Arc::default())?;
         let scaling = job.static_scaling()?;
         Ok(Self { job, has_label: true, order, scaling, sketcher: Mutex::default(), counted: AtomicBool::default() })
     }

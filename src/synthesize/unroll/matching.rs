@@ -2,6 +2,10 @@
 //!
 //! From the expert's weights `w0`, training on the synthetic rows leads to `wn`, and the expert's own, on real rows, to `w*`; the loss is
 //! `|wn - w*|^2 / |w0 - w*|^2` (MTT, Cazenavette et al., CVPR 2022, equation 2).
+//!
+//! Its gradient for the rows is taken of a few training steps of each window, and directly: each of those steps should have moved the weights by more of what is missing at the window's end. How
+//! rows change the weights that later steps start from is left out, as first-order MAML leaves it out (Finn et al., ICML 2017, section 5.2). MTT doesn't; it costs three
+//! training steps for each, and rows learn no more by it. Where the loss is one on real rows it can't be left out: what is missing there isn't the same all along the way.
 
 use candle_core::Tensor;
 use rand_chacha::ChaCha12Rng;
@@ -18,6 +22,13 @@ pub(super) const LABEL_RATE: f64 = 0.005;
 
 /// Legs of an expert's training that a window should be worth: more than it can be, so that each goes as far as it can.
 pub(super) const STRETCH: usize = 20;
+
+/// Training steps of a window, and of how many one is gone back through.
+pub(super) const STEPS: usize = 80;
+const EVERY: usize = 8;
+
+/// Sets of weights that a window holds.
+pub(super) const WEIGHTS: usize = STEPS / EVERY + 9;
 
 /// What following an expert says.
 pub(super) struct Followed {
@@ -38,13 +49,13 @@ impl Window<'_> {
         mut draws: ChaCha12Rng,
     ) -> Result<Followed> {
         let x = standard.apply(x)?;
-        let (after, steps) = self.train(&Trainee::new(from.clone(), 0)?, rate, (&x, y), &mut draws)?;
+        let (after, steps) = self.train(&Trainee::new(from.clone(), 0)?, rate, (&x, y), (STEPS, EVERY), &mut draws)?;
         let (way, moved, off) = ((to - from)?, (&after.weights - from)?, (&after.weights - to)?);
         let whole = length(&way)?.powi(2);
         let loss = length(&off)?.powi(2) / whole;
         let along = f64::from((&moved * way)?.sum_all()?.to_scalar::<f32>()?);
         let stride = along / length(&moved)?.powi(2);
-        let (rows, labels) = self.back(steps, rate, (off * (2.0 / whole))?, (&x, y))?;
+        let (rows, labels) = self.back_directly(steps, rate, &(off * (2.0 / whole))?, (&x, y))?;
         let rows = standard.transposed(&rows)?.detach();
         Ok(Followed { outcome: Outcome { loss, rows, labels: self.learn_labels.then_some(labels) }, stride })
     }

@@ -290,8 +290,11 @@ pub(super) fn working_bytes(sketches: &Sketches, recipe: &Recipe, rows: usize) -
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * channels * (height + 6) * (width + 6);
     let shares = 8 * rows * classes;
-    let networks = if experts > 0 { experts * (expert::legs(rows, classes) + expert::WEIGHTS) } else { 2 * NETWORKS };
-    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * window::WEIGHTS)))
+    let (networks, of_a_window) = match experts {
+        0 => (2 * NETWORKS, window::WEIGHTS),
+        _ => (experts * (expert::legs(rows, classes) + expert::WEIGHTS), matching::WEIGHTS),
+    };
+    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * of_a_window)))
 }
 
 /// Networks of so many channels for rows that `header` tells of.

@@ -147,15 +147,59 @@ fn experts_say_the_mean_of_their_shares_of_each_row() {
     assert!((f64::from(loss) - expected).abs() < 1e-4, "{loss} {expected}");
 }
 
-/// As of a window that is tried on real rows.
+/// What following an expert goes down, and what the whole gradient of the same window is, for rows and for labels.
+fn both_gradients(window: &Window, rows: usize, (steps, every): (usize, usize)) -> [(Tensor, Tensor); 2] {
+    let (x, y) = (pictures(rows, "x"), shares(rows));
+    let expert = expert(window);
+    let (from, to) = expert.stretch(0, 2);
+    let rate = 0.02;
+    let train = |every| {
+        let trainee = Trainee::new(from.clone(), 0).unwrap();
+        window.train(&trainee, rate, (&x, &y), (steps, every), &mut stream(3, "draws")).unwrap()
+    };
+    let (after, all) = train(1);
+    let (again, few) = train(every);
+    assert_eq!(after.weights.to_vec1::<f32>().unwrap(), again.weights.to_vec1::<f32>().unwrap());
+    assert_eq!((all.len(), few.len()), (steps, steps.div_ceil(every)));
+    let a = (after.weights - to).unwrap();
+    let directly = window.back_directly(few, rate, &a, (&x, &y)).unwrap();
+    [directly, window.back(all, rate, a, (&x, &y)).unwrap()]
+}
+
 #[test]
-fn following_an_expert_has_the_gradient_that_is_the_slope_of_its_loss() {
+fn going_back_directly_through_one_step_is_going_back() {
+    let kept = kept();
+    let window = window(&kept, true);
+    for rows in [12, 60] {
+        let [directly, whole] = both_gradients(&window, rows, (1, 1));
+        for (directly, whole) in [(directly.0, whole.0), (directly.1, whole.1)] {
+            let off = window::length(&(&directly - &whole).unwrap()).unwrap();
+            assert!(off < 1e-4 * window::length(&whole).unwrap(), "{rows}: {off}");
+        }
+    }
+}
+
+#[test]
+fn going_back_directly_through_a_few_steps_goes_nearly_where_the_whole_gradient_does() {
+    let kept = kept();
+    let window = window(&kept, true);
+    let cosine = |a: &Tensor, b: &Tensor| product(a, b) / window::length(a).unwrap() / window::length(b).unwrap();
+    for (rows, every, least) in [(12, 1, 0.6), (12, 8, 0.3), (60, 1, 0.6)] {
+        let [directly, whole] = both_gradients(&window, rows, (40, every));
+        let found = [cosine(&directly.0, &whole.0), cosine(&directly.1, &whole.1)];
+        assert!(found.iter().all(|c| *c > least), "{rows} rows, every {every}: {found:?}");
+    }
+}
+
+#[test]
+fn following_an_expert_moves_rows_and_labels_so_that_networks_end_nearer_to_it() {
     let kept = kept();
     let window = window(&kept, true);
     let rate = 0.02;
     for rows in [12, 60] {
-        let (x, y) = (pictures(rows, "x"), shares(rows));
-        let standard = Standard::of(&x).unwrap();
+        // As the expert saw them.
+        let (x, y) = (pictures(rows, "real"), shares(rows));
+        let standard = window.real.standard().unwrap();
         let expert = expert(&window);
         let (from, to) = expert.stretch(0, 2);
         let look = |x: &Tensor, y: &Tensor, rate| {
@@ -163,15 +207,13 @@ fn following_an_expert_has_the_gradient_that_is_the_slope_of_its_loss() {
         };
         let Followed { outcome, .. } = look(&x, &y, rate);
         let by_labels = outcome.labels.as_ref().unwrap();
-        for (gradient, of_rows, reach) in [(&outcome.rows, true, 0.1), (by_labels, false, 0.05)] {
-            let direction = (gradient / window::length(gradient).unwrap()).unwrap();
-            let at = |by: f64| match of_rows {
-                true => look(&(&x + (&direction * by).unwrap()).unwrap(), &y, rate).outcome.loss,
-                false => look(&x, &(&y + (&direction * by).unwrap()).unwrap(), rate).outcome.loss,
+        for (gradient, of_rows, reach) in [(&outcome.rows, true, 0.5), (by_labels, false, 0.2)] {
+            let step = (gradient * (reach / window::length(gradient).unwrap())).unwrap();
+            let after = match of_rows {
+                true => look(&(&x - step).unwrap(), &y, rate).outcome.loss,
+                false => look(&x, &(&y - step).unwrap(), rate).outcome.loss,
             };
-            let slope = (at(reach) - at(-reach)) / (2.0 * reach);
-            let expected = product(gradient, &direction);
-            assert!((slope / expected - 1.0).abs() < 0.2, "{rows} rows, of rows {of_rows}: {slope} {expected}");
+            assert!(after < outcome.loss, "{rows} rows, of rows {of_rows}: {after} {}", outcome.loss);
         }
         // Far too slow, and far too fast.
         let strides = [1e-4, 0.5].map(|rate| look(&x, &y, rate).stride);

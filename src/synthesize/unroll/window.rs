@@ -79,7 +79,7 @@ pub(super) struct Outcome {
     pub(super) labels: Option<Tensor>,
 }
 
-/// One training step, as it was taken.
+/// A training step as it was taken, to go back through.
 pub(super) struct Step {
     /// The weights before it.
     weights: Tensor,
@@ -87,6 +87,18 @@ pub(super) struct Step {
     at: Option<Tensor>,
     /// How they were augmented.
     transform: Transform,
+    /// Training steps from here to the window's end, this one among them.
+    to_end: usize,
+}
+
+/// How what a network learns in a step changes, for weights that are moved.
+struct Slopes {
+    /// As the weights; zeros: not asked for.
+    weights: Tensor,
+    /// As the step's rows, before their augmentation.
+    rows: Tensor,
+    /// As their labels; `None`: not learned.
+    labels: Option<Tensor>,
 }
 
 impl Window<'_> {
@@ -100,7 +112,7 @@ impl Window<'_> {
         mut draws: ChaCha12Rng,
     ) -> Result<(Outcome, Trainee)> {
         let x = standard.apply(x)?;
-        let (after, steps) = self.train(trainee, RATE, (&x, y), &mut draws)?;
+        let (after, steps) = self.train(trainee, RATE, (&x, y), (STEPS, 1), &mut draws)?;
         let kept = self.real.len();
         let at: Vec<u32> = (0..REAL_BATCH.min(kept)).map(|_| draws.random_range(0..kept as u32)).collect();
         let (real_x, real_y) = self.real.batch(&at, standard)?;
@@ -111,20 +123,21 @@ impl Window<'_> {
         Ok((Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels }, after))
     }
 
-    /// [`STEPS`] steps of training at `rate`, by batches of the shuffled rows.
+    /// So many steps of training at `rate`, by batches of the shuffled rows. Gives one of each `every`, counted from the window's end, to go back through.
     pub(super) fn train(
         &self,
         trainee: &Trainee,
         rate: f64,
         (x, y): (&Tensor, &Tensor),
+        (steps, every): (usize, usize),
         draws: &mut ChaCha12Rng,
     ) -> Result<(Trainee, Vec<Step>)> {
         let n = x.dim(0)?;
-        let batch = (BATCH).min(n);
+        let batch = BATCH.min(n);
         let (mut weights, mut momentum) = (trainee.weights.clone(), trainee.momentum.clone());
         let mut order: Vec<u32> = vec![];
-        let mut steps = Vec::with_capacity(STEPS);
-        for _ in 0..STEPS {
+        let mut taken = Vec::with_capacity(steps / every + 1);
+        for to_end in (1..=steps).rev() {
             let at = match batch < n {
                 true => Some(Tensor::new(next(&mut order, batch, n, draws), x.device())?),
                 false => None,
@@ -135,12 +148,15 @@ impl Window<'_> {
             let gradient = self.student.gradient(&weights, &augmented, &y, wanted)?.weights;
             momentum = ((momentum * MOMENTUM)? + gradient)?;
             let after = (&weights - (&momentum * rate)?)?;
-            steps.push(Step { weights: std::mem::replace(&mut weights, after), at, transform });
+            let before = std::mem::replace(&mut weights, after);
+            if to_end % every == every / 2 % every {
+                taken.push(Step { weights: before, at, transform, to_end });
+            }
         }
-        Ok((Trainee { weights, momentum, left: trainee.left.saturating_sub(STEPS) }, steps))
+        Ok((Trainee { weights, momentum, left: trainee.left.saturating_sub(steps) }, taken))
     }
 
-    /// The gradients for standardised rows `x` and labels `y`, from `a`, that for the weights after `steps` at `rate`. Batches are made anew, not kept.
+    /// The gradients for standardised rows `x` and labels `y`, from `a`, that for the weights after `steps`, all of the window's, at `rate`. Batches are made anew, not kept.
     pub(super) fn back(
         &self,
         steps: Vec<Step>,
@@ -152,33 +168,73 @@ impl Window<'_> {
         let (mut by_rows, mut by_labels) = (x.zeros_like()?, y.zeros_like()?);
         for step in steps.into_iter().rev() {
             b = (b - (&a * rate)?)?;
-            let size = length(&b)?;
-            if !(size > 0.0 && size.is_finite()) {
-                break;
-            }
-            let x = Var::from_tensor(&picked(x, &step.at)?)?;
-            let (augmented, y) = (step.transform.apply(x.as_tensor())?, picked(y, &step.at)?);
-            let by = DIFFERENCE * length(&step.weights)? / size;
-            let moved = |by: f64| {
-                let weights = (&step.weights + (&b * by)?)?;
-                let (labels, parallel) = (self.learn_labels, self.parallel);
-                self.student.gradient(&weights, &augmented, &y, Wanted { weights: true, rows: true, labels, parallel })
-            };
-            let (plus, minus) = (moved(by)?, moved(-by)?);
-            let slope = |plus: &Tensor, minus: &Tensor| (plus - minus)?.affine(0.5 / by, 0.0);
-            a = (a + slope(&plus.weights, &minus.weights)?)?;
-            if let (Some(plus), Some(minus)) = (&plus.rows, &minus.rows) {
-                let along = (&augmented * slope(plus, minus)?)?.sum_all()?;
-                if let Some(gradient) = along.backward()?.remove(x.as_tensor()) {
-                    by_rows = added(by_rows, &gradient, &step.at)?;
-                }
-            }
-            if let (Some(plus), Some(minus)) = (&plus.labels, &minus.labels) {
-                by_labels = added(by_labels, &slope(plus, minus)?, &step.at)?;
-            }
+            let Some(slopes) = self.slopes(&step, &b, (x, y), true)? else { break };
+            a = (a + &slopes.weights)?;
+            slopes.add_to(&mut by_rows, &mut by_labels, &step)?;
             b = (b * MOMENTUM)?;
         }
         Ok((by_rows, by_labels))
+    }
+
+    /// What [`Self::back`] gives, of those `steps` that are there, as if the weights that a step starts from were given: how rows change them, and so what later steps learn, is left
+    /// out. The gradient `a` is the same for all steps then.
+    pub(super) fn back_directly(
+        &self,
+        steps: Vec<Step>,
+        rate: f64,
+        a: &Tensor,
+        (x, y): (&Tensor, &Tensor),
+    ) -> Result<(Tensor, Tensor)> {
+        let (mut by_rows, mut by_labels) = (x.zeros_like()?, y.zeros_like()?);
+        for step in steps.into_iter().rev() {
+            // By momentum a step moves the weights again in each that follows.
+            let moves = (1.0 - MOMENTUM.powi(step.to_end as i32)) / (1.0 - MOMENTUM);
+            let Some(slopes) = self.slopes(&step, &(a * (-rate * moves))?, (x, y), false)? else { break };
+            slopes.add_to(&mut by_rows, &mut by_labels, &step)?;
+        }
+        Ok((by_rows, by_labels))
+    }
+
+    /// How the gradient of `step` changes along `b`: (dg/dw)^T b, if it is wanted, and (dg/dx)^T b. `None`: `b` has no length.
+    fn slopes(&self, step: &Step, b: &Tensor, (x, y): (&Tensor, &Tensor), of_weights: bool) -> Result<Option<Slopes>> {
+        let size = length(b)?;
+        if !(size > 0.0 && size.is_finite()) {
+            return Ok(None);
+        }
+        let x = Var::from_tensor(&picked(x, &step.at)?)?;
+        let (augmented, y) = (step.transform.apply(x.as_tensor())?, picked(y, &step.at)?);
+        let by = DIFFERENCE * length(&step.weights)? / size;
+        let moved = |by: f64| {
+            let weights = (&step.weights + (b * by)?)?;
+            let wanted = Wanted { weights: of_weights, rows: true, labels: self.learn_labels, parallel: self.parallel };
+            self.student.gradient(&weights, &augmented, &y, wanted)
+        };
+        let (plus, minus) = (moved(by)?, moved(-by)?);
+        let slope = |plus: &Tensor, minus: &Tensor| (plus - minus)?.affine(0.5 / by, 0.0);
+        let rows = match (&plus.rows, &minus.rows) {
+            (Some(plus), Some(minus)) => {
+                let along = (&augmented * slope(plus, minus)?)?.sum_all()?;
+                along.backward()?.remove(x.as_tensor())
+            }
+            _ => None,
+        };
+        let labels = match (&plus.labels, &minus.labels) {
+            (Some(plus), Some(minus)) => Some(slope(plus, minus)?),
+            _ => None,
+        };
+        let rows = rows.map_or_else(|| x.zeros_like(), Ok)?;
+        Ok(Some(Slopes { weights: slope(&plus.weights, &minus.weights)?, rows, labels }))
+    }
+}
+
+impl Slopes {
+    /// Adds what they say of the rows of `step` to sums for all rows.
+    fn add_to(&self, by_rows: &mut Tensor, by_labels: &mut Tensor, step: &Step) -> Result<()> {
+        *by_rows = added(by_rows, &self.rows, &step.at)?;
+        if let Some(labels) = &self.labels {
+            *by_labels = added(by_labels, labels, &step.at)?;
+        }
+        Ok(())
     }
 }
 
@@ -200,7 +256,7 @@ fn picked(from: &Tensor, at: &Option<Tensor>) -> Result<Tensor> {
 }
 
 /// `sum` with `part` added to its rows at `at`; `None`: to all.
-fn added(sum: Tensor, part: &Tensor, at: &Option<Tensor>) -> Result<Tensor> {
+fn added(sum: &Tensor, part: &Tensor, at: &Option<Tensor>) -> Result<Tensor> {
     Ok(match at {
         Some(at) => sum.index_add(at, part, 0)?,
         None => (sum + part)?,
