@@ -75,8 +75,9 @@ impl Options {
             Some(steps) => steps > 0,
             None => self.rows.is_none() && self.unrolls(shape, self.ipc, self.reservoir(shape)),
         };
-        // Nothing else asks the pool for more than a start.
-        let few = unrolls && self.passes == 1 && self.sizes == Sizes::Same && self.pool == PoolKind::Random;
+        // Nothing else asks the pool for more than a start: a teacher's labels are what its networks say.
+        let plain = self.pool == PoolKind::Random && self.sizes == Sizes::Same && !self.has_teacher();
+        let few = unrolls && plain && self.passes == 1;
         self.extractors.unwrap_or(if few { FEW_EXTRACTORS } else { EXTRACTORS })
     }
 
@@ -136,6 +137,8 @@ mod tests {
             Options { sizes: Sizes::Mixed, ..plain.clone() },
             Options { pool: PoolKind::Trained, ..plain.clone() },
             Options { method: Method::Herding, ..plain.clone() },
+            Options { soft_labels: LabelSource::Teacher, unroll: Some(3), ..soft.clone() },
+            Options { soft_labels: LabelSource::Both, unroll: Some(3), ..soft.clone() }.automatic(false),
             Options { ipc: 1, ..soft }.automatic(false),
         ] {
             assert_eq!(extractors(&many, picture), 16, "{many:?}");
