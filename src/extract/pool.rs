@@ -148,7 +148,7 @@ impl PoolRecipe {
             network: network(options.network, shape, &scaling)?,
             scaling,
             source: Source::Random { seed: options.seed },
-            extractors: if options.method.extracts() { options.extractors(shape) } else { 0 },
+            extractors: if options.method.extracts() { options.extractors_for(shape) } else { 0 },
             width: options.width.unwrap_or(width),
             depth: options.depth.unwrap_or(depth),
             layers: options.layers,

@@ -18,6 +18,12 @@ const TRIED_IPC: usize = 4;
 /// Experts to follow.
 const EXPERTS: usize = 8;
 
+/// Steps of unrolled training that follow experts.
+const FOLLOWING: usize = 400;
+
+/// Steps that are tried on real rows, a third as long at ipc 1.
+const TRYING: usize = 800;
+
 impl Options {
     /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
     /// optimized ones do, or more, at a fraction of the cost (docs/results.md, Census-Income); optimization for pictures and lists, and wherever an option
@@ -45,13 +51,13 @@ impl Options {
     }
 
     /// The experts that unrolled training of `ipc` stored rows a class follows; 0: it tries networks on real rows.
-    pub(crate) fn followed(&self, ipc: usize) -> usize {
+    fn followed(&self, ipc: usize) -> usize {
         self.experts.unwrap_or(if ipc * self.packed() <= TRIED_IPC { 0 } else { EXPERTS })
     }
 
     /// Whether rows of `shape`, of which `ipc` are made and `kept` real ones kept of each class, end with unrolled training where `unroll` doesn't say: if something else asks for
     /// it, or if the way is left open and enough is kept. What the options stand for ([`Self::automatic`]) is known by then.
-    pub(crate) fn unrolls(&self, shape: Shape, ipc: usize, kept: usize) -> bool {
+    fn unrolls(&self, shape: Shape, ipc: usize, kept: usize) -> bool {
         let automatic = match self.label_kind {
             LabelKind::Hard => self.method == Method::Auto,
             // What `auto` stands for there. Rows with learned labels that are tried on real ones get worse (docs/results.md).
@@ -69,8 +75,26 @@ impl Options {
         matches!(shape, Shape::Picture { .. }) && (open || self.unrolled_by().is_some())
     }
 
+    /// Steps of unrolled training of `ipc` stored rows a class of `shape`, of whose class `kept` real ones are kept, and the experts that these steps follow: no steps where `unroll` isn't
+    /// given, unless the way is left open, or experts or a width are asked for, and enough real rows are kept ([`Self::unrolls`]).
+    ///
+    /// They take three to six minutes of a job on Fashion-MNIST on two cores, with the experts; pictures of more than 32 x 32 pixels, each of which costs as much more,
+    /// get fewer, at least 25.
+    pub(crate) fn unrolled(&self, shape: Shape, ipc: usize, kept: usize) -> (usize, usize) {
+        let experts = self.followed(ipc);
+        let steps = match (self.unroll, shape) {
+            (Some(steps), _) => steps,
+            (None, Shape::Picture { height, width, .. }) if self.unrolls(shape, ipc, kept) => {
+                let steps = if experts > 0 { FOLLOWING } else { TRYING };
+                (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
+            }
+            (None, _) => 0,
+        };
+        (steps, experts)
+    }
+
     /// Extractors of the pool for a job on rows of `shape`.
-    pub(crate) fn extractors(&self, shape: Shape) -> usize {
+    pub(crate) fn extractors_for(&self, shape: Shape) -> usize {
         let unrolls = match self.unroll {
             Some(steps) => steps > 0,
             None => self.rows.is_none() && self.unrolls(shape, self.ipc, self.reservoir(shape)),
@@ -116,7 +140,7 @@ mod tests {
     #[test]
     fn a_pool_is_small_where_pictures_end_with_unrolled_training_and_nothing_else_needs_it() {
         let picture = Shape::Picture { channels: 1, height: 28, width: 28 };
-        let extractors = |options: &Options, shape| options.extractors(shape);
+        let extractors = |options: &Options, shape| options.extractors_for(shape);
         let plain = Options { ipc: 10, ..Options::default() };
         assert_eq!(extractors(&plain, picture), 4);
         assert_eq!(extractors(&plain, Shape::Vector { len: 784 }), 16);

@@ -61,6 +61,7 @@ const FIELDS: &[(&str, Said)] = &[
     ("depth", Said::Number(|h, _| Some(h.recipe.depth as u64))),
     ("feature_length", Said::Number(|h, _| Some(h.recipe.feature_len() as u64))),
     ("frequencies", Said::Number(|h, _| Some(h.frequencies as u64))),
+    ("frequency_scales", Said::Text(|h, _| (h.frequencies > 0).then(|| h.frequency_scales.to_string()))),
     ("frequency_seed", Said::Number(|h, _| Some(h.frequency_seed))),
     ("clipped", Said::Number(|_, s| Some(s.clipped))),
     ("reservoir_rows", Said::Number(|_, s| Some(s.reservoir.rows.len() as u64))),

@@ -33,7 +33,7 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::extract::{PoolRecipe, Source};
 use crate::options::{Allocation, LabelSource};
-use crate::rows::{Label, Role, Rows};
+use crate::rows::{Label, Role, Rows, Shape};
 use crate::sketch::{Origin, SketchColumn, Sketches};
 use crate::synthesize::{self, Progress, Synthetic, synthesize_from, synthesize_on, working_bytes};
 use crate::{extract, pretrain};
@@ -50,6 +50,8 @@ pub(super) struct DistillExec {
     further: Vec<Further>,
     /// Of sketches from elsewhere, what planning found them to say of their rows.
     sketched: Option<Origin>,
+    /// Of rows, their shape, if planning found it.
+    shape: Option<Shape>,
     /// The whole rows' schema.
     schema: SchemaRef,
     /// The columns asked for; the rows are made whole all the same.
@@ -94,6 +96,7 @@ impl DistillExec {
             warm,
             further: vec![],
             sketched: None,
+            shape: None,
             schema,
             projection,
             properties: Arc::new(properties),
@@ -104,6 +107,11 @@ impl DistillExec {
     /// The same over sketches from elsewhere, which must be of the columns that planning found.
     pub(super) fn expecting(self, sketched: Option<Origin>) -> Self {
         Self { sketched, ..self }
+    }
+
+    /// The same over rows that planning found to be of this shape.
+    pub(super) fn over(self, shape: Option<Shape>) -> Self {
+        Self { shape, ..self }
     }
 
     /// The same with more passes.
@@ -158,6 +166,21 @@ impl DistillExec {
         kept.or_else(named).or_else(boolean)
     }
 
+    /// Steps of unrolled training and the experts they follow, as they are given, or by default, where there are any and the plan knows it: what sketches keep is known when
+    /// they are read, how many rows a class gets of so many in all when these are counted.
+    fn unrolled(&self) -> (Option<usize>, Option<usize>) {
+        let options = &self.job.options;
+        let given = (options.unroll, options.experts);
+        let Some(shape) = self.shape.filter(|_| options.rows.is_none() && !options.method.selects()) else {
+            return given;
+        };
+        match options.unrolled(shape, options.ipc, options.reservoir(shape)) {
+            (0, _) => given,
+            (steps, 0) => (Some(steps), options.experts),
+            (steps, experts) => (Some(steps), Some(experts)),
+        }
+    }
+
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;
         let steps = match options.steps {
@@ -175,8 +198,9 @@ impl DistillExec {
         }
         facts.extend(options.weight.iter().map(|name| ("weight", name.clone())));
         facts.extend([("method", self.job.method()), ("steps", steps)]);
-        facts.extend(options.unroll.map(|steps| ("unroll", steps.to_string())));
-        facts.extend(options.experts.map(|experts| ("experts", experts.to_string())));
+        let (unroll, experts) = self.unrolled();
+        facts.extend(unroll.map(|steps| ("unroll", steps.to_string())));
+        facts.extend(experts.map(|experts| ("experts", experts.to_string())));
         facts.extend(options.unroll_width.map(|width| ("unroll_width", width.to_string())));
         if options.passes > 1 {
             facts.push(("passes", options.passes.to_string()));
@@ -237,7 +261,7 @@ impl ExecutionPlan for DistillExec {
         let jobs = self.further.iter().map(|pass| Arc::clone(&pass.job));
         let further = jobs.zip(inputs).map(|(job, input)| Further { job, input }).collect();
         let distill = Self::try_new(job, only_child(children)?, warm, schema, self.projection.clone())?;
-        Ok(Arc::new(distill.expecting(self.sketched.clone()).followed_by(further)))
+        Ok(Arc::new(distill.expecting(self.sketched.clone()).over(self.shape).followed_by(further)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -82,6 +82,11 @@ impl ExtractExec {
         Self::new(job, input, [None, None], self.shape, self.locator.clone(), self.target_partitions)
     }
 
+    /// The shape of the rows as far as planning knows it.
+    pub(super) fn shape(&self) -> Option<Shape> {
+        self.shape
+    }
+
     /// The extractors and the sketch, as far as planning knows them.
     fn facts(&self) -> Vec<(&'static str, String)> {
         let options = &self.job.options;

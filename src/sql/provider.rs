@@ -213,12 +213,12 @@ impl TableProvider for DistillTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         forget_files(state.runtime_env(), &self.name)?;
-        let (sketches, further): (Arc<dyn ExecutionPlan>, _) = match self.sketched {
-            Some(_) => (self.sketches(state).await?, vec![]),
+        let (sketches, shape, further): (Arc<dyn ExecutionPlan>, _, _) = match self.sketched {
+            Some(_) => (self.sketches(state).await?, None, vec![]),
             None => {
                 let extract = self.extract(state).await?;
-                let further = self.further(state, &extract).await?;
-                (Arc::new(extract), further)
+                let (shape, further) = (extract.shape(), self.further(state, &extract).await?);
+                (Arc::new(extract), shape, further)
             }
         };
         let merged = union_by_class(sketches, state.config().target_partitions())?;
@@ -228,7 +228,7 @@ impl TableProvider for DistillTable {
         };
         let (job, schema) = (Arc::clone(&self.job), Arc::clone(&self.schema));
         let distill = DistillExec::try_new(job, merged, warm, schema, projection.cloned())?;
-        Ok(Arc::new(distill.expecting(self.sketched.clone()).followed_by(further)))
+        Ok(Arc::new(distill.expecting(self.sketched.clone()).over(shape).followed_by(further)))
     }
 }
 

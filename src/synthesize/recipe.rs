@@ -2,36 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::options::{Method, OptimizerKind, Options, Term, Terms};
-use crate::rows::Shape;
 use crate::sketch::Header;
 
 /// Learning rate of soft labels.
 const LABEL_RATE: f64 = 0.02;
-
-/// Steps of unrolled training and the experts it follows, of 0 steps where `unroll` isn't given: none unless the way is left open, or experts or a width are asked for, and
-/// the sketch keeps enough real rows ([`Options::unrolls`]).
-///
-/// They take three to six minutes of a job on Fashion-MNIST on two cores, with the experts; pictures of more than 32 x 32 pixels, each of which costs as much more,
-/// get fewer, at least 25.
-fn unrolled(options: &Options, header: &Header, ipc: usize) -> (usize, usize) {
-    let shape = header.recipe.shape;
-    let experts = options.followed(ipc);
-    let steps = match (options.unroll, shape) {
-        (Some(steps), _) => steps,
-        (None, Shape::Picture { height, width, .. }) if options.unrolls(shape, ipc, header.reservoir) => {
-            let steps = if experts > 0 { FOLLOWING } else { TRYING };
-            (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
-        }
-        (None, _) => 0,
-    };
-    (steps, experts)
-}
-
-/// Steps that follow experts.
-const FOLLOWING: usize = 400;
-
-/// Steps that are tried on real rows, a third as long at ipc 1.
-const TRYING: usize = 800;
 
 /// Channels of unrolled training's networks: a quarter of the evaluation's, at a sixteenth of the cost.
 const UNROLL_WIDTH: usize = 32;
@@ -93,7 +67,7 @@ impl Recipe {
             // DM's own.
             OptimizerKind::Sgd => 1.0,
         };
-        let (unroll, experts) = unrolled(options, header, ipc);
+        let (unroll, experts) = options.unrolled(header.recipe.shape, ipc, header.reservoir);
         let steps = options.steps.unwrap_or(steps);
         let rate = options.learning_rate.unwrap_or(rate);
         let unroll_width = options.unroll_width.unwrap_or(UNROLL_WIDTH);
@@ -129,6 +103,7 @@ fn decay(step: usize, steps: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::options::{Init, LabelKind, LabelSource};
+    use crate::rows::Shape;
 
     fn mean() -> Terms {
         Terms(vec![(Term::Mean, 1.0)])

@@ -56,6 +56,19 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
         let plan = shown(&ctx, &format!("EXPLAIN SELECT * FROM distill(t, ipc => 1{options})")).await;
         assert!(plan.contains(&format!("extractors={extractors},")), "{options}: {plan}");
     }
+    for (options, told) in [
+        ("ipc => 1", "unroll=800, seed"),
+        ("ipc => 5", "unroll=400, experts=8, seed"),
+        ("ipc => 5, experts => 0", "unroll=800, experts=0, seed"),
+        ("ipc => 5, unroll => 3, experts => 2", "unroll=3, experts=2, seed"),
+        ("ipc => 1, unroll => 0", "unroll=0, seed"),
+        ("ipc => 51", "by method, seed"),
+        ("rows => 9", "by method, seed"),
+        ("ipc => 1, method => 'herding'", "none, seed"),
+    ] {
+        let plan = shown(&ctx, &format!("EXPLAIN SELECT * FROM distill(t, {options})")).await;
+        assert!(plan.contains(told), "{options}: {plan}");
+    }
     let kept = "SELECT distill_sketch_agg(image, 'ipc=1 frequencies=8 width=8') AS s FROM t GROUP BY label";
     let kept = rows(&ctx, &format!("SELECT max(CAST(distill_describe(s)['extractors'] AS BIGINT)) AS n FROM ({kept})"))
         .await

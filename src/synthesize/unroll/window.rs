@@ -93,8 +93,8 @@ pub(super) struct Step {
 
 /// How what a network learns in a step changes, for weights that are moved.
 struct Slopes {
-    /// As the weights; zeros: not asked for.
-    weights: Tensor,
+    /// As the weights; `None`: not asked for.
+    weights: Option<Tensor>,
     /// As the step's rows, before their augmentation.
     rows: Tensor,
     /// As their labels; `None`: not learned.
@@ -169,7 +169,9 @@ impl Window<'_> {
         for step in steps.into_iter().rev() {
             b = (b - (&a * rate)?)?;
             let Some(slopes) = self.slopes(&step, &b, (x, y), true)? else { break };
-            a = (a + &slopes.weights)?;
+            if let Some(weights) = &slopes.weights {
+                a = (a + weights)?;
+            }
             slopes.add_to(&mut by_rows, &mut by_labels, &step)?;
             b = (b * MOMENTUM)?;
         }
@@ -223,7 +225,8 @@ impl Window<'_> {
             _ => None,
         };
         let rows = rows.map_or_else(|| x.zeros_like(), Ok)?;
-        Ok(Some(Slopes { weights: slope(&plus.weights, &minus.weights)?, rows, labels }))
+        let weights = of_weights.then(|| slope(&plus.weights, &minus.weights)).transpose()?;
+        Ok(Some(Slopes { weights, rows, labels }))
     }
 }
 
