@@ -59,6 +59,11 @@ async fn sketches_of_other_scales_are_others_and_say_so() {
         e.contains("frequency_scales 0.5,2 here, 1 there") || e.contains("frequency_scales 1 here, 0.5,2 there"),
         "{e}"
     );
+    let none = sketched(", 'frequencies': 0, 'method': 'mean'");
+    for (sketches, told) in [(&scaled, "= '0.5,2'"), (&other, "= '1'"), (&none, "IS NULL")] {
+        let with = format!("SELECT count(*) AS n FROM {sketches} WHERE distill_describe(s)['frequency_scales'] {told}");
+        assert_eq!(ints(&rows(&ctx, &with).await.unwrap(), "n"), [3], "{told}");
+    }
     let from = |more: &str| format!("SELECT * FROM distill({scaled}, ipc => 2, steps => 2, unroll => 0{more})");
     assert_eq!(rows(&ctx, &from("")).await.unwrap().num_rows(), 6);
     rows(&ctx, &from(", frequency_scales => '0.5,2'")).await.unwrap();
