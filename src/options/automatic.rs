@@ -78,8 +78,8 @@ impl Options {
     /// Steps of unrolled training of `ipc` stored rows a class of `shape`, of whose class `kept` real ones are kept, and the experts that these steps follow: no steps where `unroll` isn't
     /// given, unless the way is left open, or experts or a width are asked for, and enough real rows are kept ([`Self::unrolls`]).
     ///
-    /// They take three to six minutes of a job on Fashion-MNIST on two cores, with the experts; pictures of more than 32 x 32 pixels, each of which costs as much more,
-    /// get fewer, at least 25.
+    /// They take three to seven minutes of a job on Fashion-MNIST on two cores, with the experts, and eight of a mosaic's; pictures of more than 32 x 32 pixels, each of which costs as
+    /// much more, get fewer, at least 25.
     pub(crate) fn unrolled(&self, shape: Shape, ipc: usize, kept: usize) -> (usize, usize) {
         let experts = self.followed(ipc);
         let steps = match (self.unroll, shape) {
@@ -93,12 +93,14 @@ impl Options {
         (steps, experts)
     }
 
+    /// [`Self::unrolled`] of a job on rows of `shape`, before they are read. `None`: of so many rows in all it isn't known how many a class gets.
+    pub(crate) fn unrolled_before(&self, shape: Shape) -> Option<(usize, usize)> {
+        self.rows.is_none().then(|| self.unrolled(shape, self.ipc, self.reservoir(shape)))
+    }
+
     /// Extractors of the pool for a job on rows of `shape`.
     pub(crate) fn extractors_for(&self, shape: Shape) -> usize {
-        let unrolls = match self.unroll {
-            Some(steps) => steps > 0,
-            None => self.rows.is_none() && self.unrolls(shape, self.ipc, self.reservoir(shape)),
-        };
+        let unrolls = self.unrolled_before(shape).map_or(self.unroll.unwrap_or(0), |(steps, _)| steps) > 0;
         // Nothing else asks the pool for more than a start: a teacher's labels are what its networks say.
         let plain = self.pool == PoolKind::Random && self.sizes == Sizes::Same && !self.has_teacher();
         let few = unrolls && plain && self.passes == 1;
@@ -137,6 +139,7 @@ mod tests {
             assert_eq!(method(Options { passes: 2, ..plain.clone() }, table), Method::Auto);
         }
     }
+
     #[test]
     fn a_pool_is_small_where_pictures_end_with_unrolled_training_and_nothing_else_needs_it() {
         let picture = Shape::Picture { channels: 1, height: 28, width: 28 };
@@ -157,6 +160,7 @@ mod tests {
             Options { steps: Some(5), ..plain.clone() },
             Options { reservoir_per_class: Some(249), ..plain.clone() },
             Options { rows: Some(100), ..plain.clone() },
+            Options { rows: Some(100), unroll: Some(0), ..plain.clone() },
             Options { passes: 2, ..plain.clone() },
             Options { sizes: Sizes::Mixed, ..plain.clone() },
             Options { pool: PoolKind::Trained, ..plain.clone() },
@@ -167,6 +171,7 @@ mod tests {
         ] {
             assert_eq!(extractors(&many, picture), 16, "{many:?}");
         }
+        assert_eq!(extractors(&Options { rows: Some(100), unroll: Some(3), ..plain.clone() }, picture), 4);
         assert_eq!(extractors(&Options { extractors: Some(9), ..plain }, picture), 9);
     }
 }

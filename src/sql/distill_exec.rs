@@ -170,14 +170,9 @@ impl DistillExec {
     /// they are read, how many rows a class gets of so many in all when these are counted.
     fn unrolled(&self) -> (Option<usize>, Option<usize>) {
         let options = &self.job.options;
-        let given = (options.unroll, options.experts);
-        let Some(shape) = self.shape.filter(|_| options.rows.is_none() && !options.method.selects()) else {
-            return given;
-        };
-        match options.unrolled(shape, options.ipc, options.reservoir(shape)) {
-            (0, _) => given,
-            (steps, 0) => (Some(steps), options.experts),
-            (steps, experts) => (Some(steps), Some(experts)),
+        match self.shape.and_then(|shape| options.unrolled_before(shape)) {
+            None | Some((0, _)) => (options.unroll, options.experts),
+            Some((steps, experts)) => (Some(steps), options.experts.or((experts > 0).then_some(experts))),
         }
     }
 

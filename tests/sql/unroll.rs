@@ -48,7 +48,6 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
     };
     assert_eq!(steps("").await, "1.80 K");
     assert_eq!(steps(", steps => 5, unroll => 2, experts => 1").await, "7");
-    assert_eq!(steps(", steps => 5, unroll_width => 8").await, "805", "a width asks for steps");
     assert_eq!(steps(", reservoir_per_class => 100").await, "1.00 K");
     assert_eq!(steps(", method => 'characteristic'").await, "1.00 K");
     // What comes before it may be made with less; a sketch that is kept may be for anything.
@@ -60,6 +59,8 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
         ("ipc => 1", "unroll=800, seed"),
         ("ipc => 5", "unroll=400, experts=8, seed"),
         ("ipc => 5, experts => 0", "unroll=800, experts=0, seed"),
+        ("ipc => 1, steps => 5, unroll_width => 8", "steps=5, unroll=800, unroll_width=8, seed"),
+        ("ipc => 1, steps => 5", "steps=5, seed"),
         ("ipc => 5, unroll => 3, experts => 2", "unroll=3, experts=2, seed"),
         ("ipc => 1, unroll => 0", "unroll=0, seed"),
         ("ipc => 51", "by method, seed"),
