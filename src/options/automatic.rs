@@ -60,9 +60,10 @@ impl Options {
     fn unrolls(&self, shape: Shape, ipc: usize, kept: usize) -> bool {
         let automatic = match self.label_kind {
             LabelKind::Hard => self.method == Method::Auto,
-            // What `auto` stands for there. Rows with learned labels that are tried on real ones get worse (docs/results.md).
+            // What `auto` stands for there. Many rows with learned labels that are tried on real ones get worse (docs/results.md).
             LabelKind::Soft => {
-                self.method == Method::Ridge && self.soft_labels == LabelSource::Learned && self.followed(ipc) > 0
+                let (few, learned) = (ipc * self.packed() <= TRIED_IPC, self.soft_labels == LabelSource::Learned);
+                self.method == Method::Ridge && learned && (few || self.followed(ipc) > 0)
             }
         };
         let open = automatic
@@ -151,7 +152,7 @@ mod tests {
         let file = Options { pool_file: Some("pool.safetensors".into()), ..plain.clone() };
         assert_eq!(file.for_a_sketch().extractors, None, "the file has its own");
         let soft = Options { label_kind: LabelKind::Soft, ..plain.clone() };
-        assert_eq!(extractors(&soft.clone().automatic(false), picture), 4);
+        assert_eq!([1, 10].map(|ipc| extractors(&Options { ipc, ..soft.clone() }.automatic(false), picture)), [4, 4]);
         let asked = Options { steps: Some(5), unroll_width: Some(8), ..plain.clone() };
         assert_eq!(extractors(&asked, picture), 4);
         for many in [
@@ -167,7 +168,7 @@ mod tests {
             Options { method: Method::Herding, ..plain.clone() },
             Options { soft_labels: LabelSource::Teacher, unroll: Some(3), ..soft.clone() },
             Options { soft_labels: LabelSource::Both, unroll: Some(3), ..soft.clone() }.automatic(false),
-            Options { ipc: 1, ..soft }.automatic(false),
+            Options { experts: Some(0), ..soft }.automatic(false),
         ] {
             assert_eq!(extractors(&many, picture), 16, "{many:?}");
         }

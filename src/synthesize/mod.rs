@@ -200,8 +200,8 @@ fn optimized(
             (values, soft) = descent.run(values, start.soft, &mut observer)?;
         }
         if let Some(unroll) = unroll {
-            // Networks are tried with the labels that will be there, as far as they are known.
-            let given = if options.learns_labels() { soft } else { taught(&values)? };
+            // Networks are tried with the labels that will be there, as far as they are known; learned ones start anew.
+            let given = if options.learns_labels() { None } else { taught(&values)? };
             (values, soft) = unroll.run(values, given, (recipe.steps, steps), observer)?;
         }
         soft = match (soft, taught(&values)?) {

@@ -167,18 +167,20 @@ mod tests {
         assert_eq!([1, 4, 5, 50].map(|ipc| experts(&open, ipc)), [0, 0, 8, 8]);
         assert_eq!([1, 50].map(|ipc| experts(&asked, ipc)), [3, 3]);
         let soft = Options { label_kind: LabelKind::Soft, method: Method::Ridge, ..open.clone() };
-        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [0, 400, 400, 0]);
-        assert_eq!(unroll(250, small, &Options { experts: Some(0), ..soft.clone() }, 10), 0);
+        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [800, 400, 400, 0]);
+        let tried = Options { experts: Some(0), ..soft.clone() };
+        assert_eq!([4, 5].map(|ipc| unroll(250, small, &tried, ipc)), [800, 0]);
         for source in [LabelSource::Teacher, LabelSource::Both] {
-            assert_eq!(unroll(250, small, &Options { soft_labels: source, ..soft.clone() }, 10), 0);
+            let other = Options { soft_labels: source, ..soft.clone() };
+            assert_eq!([1, 10].map(|ipc| unroll(250, small, &other, ipc)), [0, 0]);
         }
         for other in [
             Options { steps: Some(5), ..open.clone() },
             Options { learning_rate: Some(0.1), ..open.clone() },
             Options { terms: Some(mean()), ..open.clone() },
             Options { method: Method::Mean, ..open.clone() },
-            Options { init: Init::Noise, ..open.clone() },
-            soft,
+            Options { init: Init::Noise, ..open },
+            Options { soft_labels: LabelSource::Both, ..soft },
         ] {
             assert_eq!(unroll(250, small, &other, 1), 0);
             assert_eq!(unroll(0, small, &Options { unroll: Some(3), ..other.clone() }, 99), 3);

@@ -461,6 +461,21 @@ fn networks_learn_more_of_rows_after_unrolled_training() {
 }
 
 #[test]
+fn learned_labels_start_anew_where_networks_are_tried_on_real_rows() {
+    let (label_kind, method, steps) = (LabelKind::Soft, Method::Ridge, Some(150));
+    let learned = Options { label_kind, method, steps, unroll: Some(0), experts: Some(0), ..options() };
+    let sketches = sketches(&learned, &pictures(60));
+    let least = |options: &Options| {
+        let soft = run(&sketches, options).0.soft.unwrap();
+        (0..6).map(|row| soft.row(row)[row / 2]).fold(1.0, f32::min)
+    };
+    assert!(least(&learned) < 0.98, "{}", least(&learned));
+    // One slow step from the classes, if it finds any to move to.
+    let tried = Options { unroll: Some(1), ..learned };
+    assert!((0.99..=1.0).contains(&least(&tried)), "{}", least(&tried));
+}
+
+#[test]
 fn unrolled_training_is_the_same_for_any_number_of_threads_and_can_be_broken_off() {
     let rows = pictures(60);
     for (mosaic, experts) in [(1, 0), (2, 0), (2, 2)] {

@@ -4,10 +4,13 @@
 //! is better is one of two:
 //!
 //! - By experts (MTT, [`matching`]): networks that are trained on the real rows first. A window starts where one of them was at some time and should end where it was a
-//!   while later. Soft labels start as what the experts say of the rows (DATM, Guo et al., ICLR 2024, whose labels are learned from those of a teacher, too).
+//!   while later.
 //! - By real rows, where there are no experts: back-propagation through training (after RaT-BPTT, Feng, Vedantam and Kempe, ICLR 2024, section 3). A few networks are trained on the
 //!   synthetic rows all the while; each window continues one of them, whose loss on real rows should be lower at its end. A network that has lived its time, which is a
 //!   few windows, is replaced by a fresh one; the first ones live shorter, so that not all are replaced at once. (The paper's windows start anywhere; these follow each other.)
+//!
+//! Labels that are learned start anew, whatever they were learned for before: as what the experts say of the rows (DATM, Guo et al., ICLR 2024, whose labels are learned from
+//! those of a teacher, too), or, where there are none, as the rows' classes.
 
 mod expert;
 mod matching;
@@ -110,8 +113,8 @@ impl<'a> Unroll<'a> {
         Ok(Self { recipe, options, pool, groups, unpack, legs, window })
     }
 
-    /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned: from `soft` on, or, where there
-    /// are experts, from what these say of the rows. `done` of the job's `steps` were taken before. Where labels aren't learned, `soft` are those that the networks are trained with.
+    /// From `start` `[stored rows, ..input]`, in the extractors' units, to rows of the same form, with their labels where these are learned. `done` of the job's `steps` were
+    /// taken before. Where labels aren't learned, `soft` are those that the networks are trained with; `None`: the rows' classes.
     pub(super) fn run(
         &self,
         start: Vec<f32>,
@@ -160,7 +163,6 @@ impl<'a> Unroll<'a> {
         let standard = self.window.real.standard()?;
         let experts = self.experts(experts, &standard, told)?;
         if self.window.learn_labels {
-            // In place of those that came with the rows, which were learned for a readout of other networks.
             let x = standard.apply(&self.seen(learned)?.0)?;
             let said = expert::shares(&experts, &self.window.student, &x)?;
             self.set_labels(learned, &said)?;
