@@ -1,6 +1,7 @@
-"""The digits that scikit-learn ships flow in; digits.parquet (train) and digits-test.parquet (test) flow out.
+"""The digits that scikit-learn ships flow in; digits.parquet (train) and digits-test.parquet (test) flow out, or the two parts that train is split into.
 
     python examples/data/digits.py            writes beside this script
+    python examples/data/digits.py FOLDER     writes digits-fit.parquet and digits-validation.parquet into FOLDER, to choose settings on
 
 Run it with the packages of requirements.txt; `README.md` beside it says where the data comes from and how it is split.
 """
@@ -11,7 +12,7 @@ import sys
 from importlib import resources
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from pictures import png, smallest_of_each, write  # noqa: E402
+from pictures import png, smallest, smallest_of_each, write  # noqa: E402
 
 SIDE = 8
 ROWS = 1_797
@@ -32,13 +33,15 @@ def read() -> tuple[list[bytes], list[int]]:
 def main() -> None:
     pixels, labels = read()
     test = smallest_of_each(labels, pixels, 1 / 5)
-    here = os.path.dirname(os.path.abspath(__file__))
-    for name, rows in [
-        ("digits", [i for i in range(ROWS) if i not in test]),
-        ("digits-test", sorted(test)),
-    ]:
+    train = [i for i in range(ROWS) if i not in test]
+    out, parts = os.path.dirname(os.path.abspath(__file__)), {"digits": train, "digits-test": sorted(test)}
+    if len(sys.argv) > 1:
+        validation = smallest(train, pixels, len(train) // 6)
+        out = sys.argv[1]
+        parts = {"digits-fit": [i for i in train if i not in validation], "digits-validation": sorted(validation)}
+    for name, rows in parts.items():
         write(
-            os.path.join(here, f"{name}.parquet"),
+            os.path.join(out, f"{name}.parquet"),
             [png(pixels[i], SIDE, SIDE) for i in rows],
             [labels[i] for i in rows],
             [str(digit) for digit in range(10)],

@@ -518,6 +518,25 @@ fn unrolled_training_needs_real_rows_and_pictures() {
     assert!(e.contains("reservoir_per_class => 1000") && e.contains("unroll => 0"), "{e}");
 }
 
+#[test]
+fn a_further_pass_goes_on_from_rows_of_the_same_classes_and_can_be_broken_off() {
+    let options = Options { rows: Some(6), allocation: Allocation::Proportional, ..options() };
+    let before = sketches(&options, &pictures(60));
+    let made = || run(&before, &options).0;
+    let after = synthesize_on(&before, &options, made(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(after.labels == made().labels && after.values != made().values);
+    let stop = &mut |p: Progress| if p.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    assert!(matches!(synthesize_on(&before, &options, made(), stop), Err(Error::Cancelled)));
+    // By the second scan two classes have lost most of their rows.
+    let mut changed = pictures(60);
+    let left: Vec<usize> = (0..60).filter(|i| i % 3 == 0 || *i < 6).collect();
+    changed.labels = left.iter().map(|i| changed.labels[*i].clone()).collect();
+    changed.values = left.iter().flat_map(|i| changed.row(*i).to_vec()).collect();
+    let e = synthesize_on(&sketches(&options, &changed), &options, made(), &mut |p| panic!("step {}", p.step));
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("changed between two passes") && e.contains("passes => 1"), "{e}");
+}
+
 fn kept_sketches(sketches: &Sketches, options: &Options) -> (Sketches, Arc<Pool>) {
     kept::sketches(sketches, options, &Device::Cpu, &mut || Ok(())).unwrap()
 }
