@@ -38,6 +38,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         validation = smallest(train, pixels, len(train) // 6)
         out = sys.argv[1]
+        os.makedirs(out, exist_ok=True)
         parts = {"digits-fit": [i for i in train if i not in validation], "digits-validation": sorted(validation)}
     for name, rows in parts.items():
         write(

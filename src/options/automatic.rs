@@ -27,7 +27,7 @@ const TRYING: usize = 800;
 impl Options {
     /// The options with the method that `auto` stands for: herding for tables, where real rows chosen by their features teach models as much as
     /// optimized ones do, or more, at a fraction of the cost (docs/results.md, Census-Income); optimization for pictures and lists, and wherever an option
-    /// is given that only an optimizer has; a ridge regression's loss where labels are to be learned, as nothing else looks at them.
+    /// is given that only an optimizer has; a ridge regression's loss where labels are to be learned, as no other term looks at them.
     pub fn automatic(mut self, table: bool) -> Self {
         let optimizes = self.steps.is_some()
             || self.learning_rate.is_some()
