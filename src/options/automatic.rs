@@ -18,8 +18,9 @@ const TRIED_IPC: usize = 4;
 /// Experts to follow.
 const EXPERTS: usize = 8;
 
-/// Steps of unrolled training that follow experts.
-const FOLLOWING: usize = 400;
+/// Steps of unrolled training that follow experts, of up to [`FEW_FOLLOWING`] rows a class and of more: ten minutes of CPU time are enough for few.
+const FOLLOWING: [usize; 2] = [280, 400];
+const FEW_FOLLOWING: usize = 20;
 
 /// Steps that are tried on real rows, a third as long at ipc 1.
 const TRYING: usize = 800;
@@ -86,7 +87,8 @@ impl Options {
         let steps = match (self.unroll, shape) {
             (Some(steps), _) => steps,
             (None, Shape::Picture { height, width, .. }) if self.unrolls(shape, ipc, kept) => {
-                let steps = if experts > 0 { FOLLOWING } else { TRYING };
+                let following = FOLLOWING[usize::from(ipc * self.packed() > FEW_FOLLOWING)];
+                let steps = if experts > 0 { following } else { TRYING };
                 (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
             }
             (None, _) => 0,

@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 800 for at most 4 pictures a class, 400 for 5 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard or learned labels and method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 800 for at most 4 pictures a class, 280 for 5 to 20 and 400 for 21 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard or learned labels and method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),

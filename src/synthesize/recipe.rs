@@ -152,14 +152,18 @@ mod tests {
         };
         let picture = |channels, side| Shape::Picture { channels, height: side, width: side };
         let (small, large, open) = (picture(1, 8), picture(3, 64), Options::default());
-        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &open, ipc)), [800, 400, 400, 0]);
+        assert_eq!([4, 5, 20, 21, 50, 51].map(|ipc| unroll(250, small, &open, ipc)), [800, 280, 280, 400, 400, 0]);
         assert_eq!([249, 250].map(|kept| unroll(kept, small, &open, 1)), [0, 800]);
         assert_eq!([82, 83].map(|kept| unroll(kept, large, &open, 1)), [0, 200]);
         assert_eq!(unroll(250, Shape::Vector { len: 64 }, &open, 1), 0);
         let mosaic = Options { mosaic: 2, ..open.clone() };
-        assert_eq!([1, 2, 13].map(|ipc| unroll(250, small, &mosaic, ipc)), [800, 400, 0], "4, 8 and 52 pictures");
+        assert_eq!(
+            [1, 2, 6, 13].map(|ipc| unroll(250, small, &mosaic, ipc)),
+            [800, 280, 400, 0],
+            "4, 8, 24 and 52 pictures"
+        );
         let asked = Options { experts: Some(3), ..open.clone() };
-        assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [400, 400], "asked for");
+        assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [280, 400], "asked for");
         assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 800);
         let wide = Options { unroll_width: Some(64), ..open.clone() };
         assert_eq!([1, 99].map(|ipc| unroll(0, small, &wide, ipc)), [800, 400], "asked for");
@@ -167,7 +171,7 @@ mod tests {
         assert_eq!([1, 4, 5, 50].map(|ipc| experts(&open, ipc)), [0, 0, 8, 8]);
         assert_eq!([1, 50].map(|ipc| experts(&asked, ipc)), [3, 3]);
         let soft = Options { label_kind: LabelKind::Soft, method: Method::Ridge, ..open.clone() };
-        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [800, 400, 400, 0]);
+        assert_eq!([4, 5, 50, 51].map(|ipc| unroll(250, small, &soft, ipc)), [800, 280, 400, 0]);
         let tried = Options { experts: Some(0), ..soft.clone() };
         assert_eq!([4, 5].map(|ipc| unroll(250, small, &tried, ipc)), [800, 0]);
         for source in [LabelSource::Teacher, LabelSource::Both] {

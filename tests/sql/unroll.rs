@@ -57,7 +57,7 @@ async fn what_is_left_open_ends_with_unrolled_training_if_the_sketch_keeps_enoug
     }
     for (options, told) in [
         ("ipc => 1", "unroll=800, seed"),
-        ("ipc => 5", "unroll=400, experts=8, seed"),
+        ("ipc => 5", "unroll=280, experts=8, seed"),
         ("ipc => 5, experts => 0", "unroll=800, experts=0, seed"),
         ("ipc => 1, steps => 5, unroll_width => 8", "steps=5, unroll=800, unroll_width=8, seed"),
         ("ipc => 1, steps => 5", "steps=5, seed"),

@@ -1,45 +1,50 @@
-//! A stretch of an expert's trajectory and the rows a network is trained on flow in; how the rows should have been for the network to end where the expert did flows out.
+//! A stretch of an expert's trajectory and the rows a network is trained on flow in; how the rows should have been for the network to end where the expert did flows out, in parts.
 //!
 //! From the expert's weights `w0`, training on the synthetic rows leads to `wn`, and the expert's own, on real rows, to `w*`; the loss is
 //! `|wn - w*|^2 / |w0 - w*|^2` (MTT, Cazenavette et al., CVPR 2022, equation 2).
 //!
 //! Its gradient for the rows is taken of a few training steps of each window, and directly: each of those steps should have moved the weights by more of what is missing at the window's end. How
 //! rows change the weights that later steps start from is left out, as first-order MAML leaves it out (Finn et al., ICML 2017, section 5.2). MTT doesn't; it costs three
-//! training steps for each, and rows learn no more by it. Where the loss is one on real rows it can't be left out: what is missing there isn't the same all along the way.
+//! training steps for each, and rows learn no more by it. What a window says comes in parts, each of other steps, and each moves the rows: training to the window's end is most of
+//! what it costs, and so says more (as several epochs of minibatches do in PPO, Schulman et al., 2017, algorithm 1). Where the loss is one on real rows it can't be left out: what is missing there isn't the same all along the way.
 
 use candle_core::Tensor;
 use rand_chacha::ChaCha12Rng;
 
 use super::standard::Standard;
-use super::window::{Outcome, Trainee, Window, length};
+use super::window::{Outcome, Step, Trainee, Window, length};
 use crate::error::Result;
 
 /// The first window's rate, about where those of later windows end.
 pub(super) const RATE: f64 = 0.04;
 
-/// The first step's learning rate of soft labels.
-pub(super) const LABEL_RATE: f64 = 0.005;
+/// The first learning rate of the rows, in units of the extractors' input, and of soft labels.
+pub(super) const ROWS_RATE: f64 = 0.02;
+pub(super) const LABEL_RATE: f64 = 0.0035;
 
 /// Legs of an expert's training that a window should be worth: more than it can be, so that each goes as far as it can.
 pub(super) const STRETCH: usize = 20;
 
-/// Training steps of a window, and of how many one is gone back through.
+/// Training steps of a window, of how many one is gone back through, and in how many parts.
 pub(super) const STEPS: usize = 80;
-const EVERY: usize = 8;
+const EVERY: usize = 2;
+pub(super) const PARTS: usize = 4;
 
 /// Sets of weights that a window holds.
 pub(super) const WEIGHTS: usize = STEPS / EVERY + 9;
 
 /// What following an expert says.
 pub(super) struct Followed {
-    pub(super) outcome: Outcome,
+    /// The window's loss and, of each part of its steps, the gradients.
+    pub(super) outcomes: Vec<Outcome>,
     /// By what the rate should have been multiplied to end as near to the expert as can be, had the network gone the same way.
     pub(super) stride: f64,
 }
 
 impl Window<'_> {
     /// Trains a network at `rate`, from where the expert was at the beginning of a stretch, on rows `x` `[n, ..input]`, in the extractors' units, with shares of the classes
-    /// `y` `[n, classes]`; compares it with the expert at its end, and goes back.
+    /// `y` `[n, classes]`; compares it with the expert at its end, and goes back through the steps of each part: every fourth of those that are gone back through, so that each part
+    /// has some of all the window.
     pub(super) fn follow(
         &self,
         (from, to): (&Tensor, &Tensor),
@@ -55,8 +60,16 @@ impl Window<'_> {
         let loss = length(&off)?.powi(2) / whole;
         let along = f64::from((&moved * way)?.sum_all()?.to_scalar::<f32>()?);
         let stride = along / length(&moved)?.powi(2);
-        let (rows, labels) = self.back_directly(steps, rate, &(off * (2.0 / whole))?, (&x, y))?;
-        let rows = standard.transposed(&rows)?.detach();
-        Ok(Followed { outcome: Outcome { loss, rows, labels: self.learn_labels.then_some(labels) }, stride })
+        let off = (off * (2.0 / whole))?;
+        let mut parts: [Vec<Step>; PARTS] = Default::default();
+        for (n, step) in steps.into_iter().enumerate() {
+            parts[n % PARTS].push(step);
+        }
+        let outcome = |steps| {
+            let (rows, labels) = self.back_directly(steps, rate, &off, (&x, y))?;
+            let rows = standard.transposed(&rows)?.detach();
+            Ok(Outcome { loss, rows, labels: self.learn_labels.then_some(labels) })
+        };
+        Ok(Followed { outcomes: parts.into_iter().map(outcome).collect::<Result<_>>()?, stride })
     }
 }

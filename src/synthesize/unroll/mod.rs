@@ -57,10 +57,10 @@ const LIFE: usize = 120;
 /// A window's rate is moved by this part of what was wrong with it.
 const RATE_SHARE: f64 = 0.05;
 
-/// The first step's learning rate of the rows, in units of the extractors' input.
+/// The first step's learning rate of the rows, in units of the extractors' input, where there are no experts.
 const RATE: f64 = 0.03;
 
-/// The first step's learning rate of soft labels where there are no experts: what is learned about them early in training is wrong for its end, so they follow slowly.
+/// That of soft labels: what is learned about them early in training is wrong for its end, so they follow slowly.
 const LABEL_RATE: f64 = 0.002;
 
 /// A gradient longer than so many usual ones is cut: training is chaotic now and then.
@@ -176,13 +176,15 @@ impl<'a> Unroll<'a> {
                 let on = expert.stretch(draws.random_range(0..=self.legs - STRETCH), STRETCH);
                 self.window.follow(on, rate, (&seen.0, &seen.1), &standard, draws)
             })?;
-            for Followed { outcome, stride } in windows {
-                self.follow(learned, &outcome, step)?;
+            for Followed { outcomes, stride } in windows {
+                for outcome in &outcomes {
+                    self.follow(learned, outcome, step)?;
+                }
                 if stride.is_finite() {
                     rate *= stride.clamp(0.5, 2.0).powf(RATE_SHARE);
                 }
                 step += 1;
-                told(step, Some(outcome.loss))?;
+                told(step, outcomes.first().map(|outcome| outcome.loss))?;
             }
         }
         Ok(())
@@ -244,7 +246,7 @@ impl<'a> Unroll<'a> {
         steps.map(|step| window(step, random::stream(self.options.seed, &format!("unroll step {step}")))).collect()
     }
 
-    /// One step of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite, or there is none.
+    /// One move of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite, or there is none.
     fn follow(&self, learned: &mut Learned, outcome: &Outcome, step: usize) -> Result<()> {
         let by_rows = match &self.unpack {
             Some(unpack) => unpack.transposed(&outcome.rows)?,
@@ -258,12 +260,15 @@ impl<'a> Unroll<'a> {
         let cut = (LONGEST * usual / size).min(1.0);
         learned.usual = Some(0.9 * usual + 0.1 * size * cut);
         let decay = self.recipe.unroll_decay(step);
-        learned.of_rows.step(&[(by_rows * cut)?], RATE * decay)?;
+        let (rate, label_rate) = match self.recipe.experts {
+            0 => (RATE, LABEL_RATE),
+            _ => (matching::ROWS_RATE, matching::LABEL_RATE),
+        };
+        learned.of_rows.step(&[(by_rows * cut)?], rate * decay)?;
         learned.rows.set(&project(&self.pool.recipe().scaling, &learned.rows.as_detached_tensor())?)?;
         if let (Some(by_labels), Some(of_labels)) = (&outcome.labels, &mut learned.of_labels) {
             let by_labels = within_sum(by_labels, learned.labels.as_tensor())?.detach();
-            let rate = if self.recipe.experts > 0 { matching::LABEL_RATE } else { LABEL_RATE };
-            of_labels.step(&[(by_labels * cut)?], rate * decay)?;
+            of_labels.step(&[(by_labels * cut)?], label_rate * decay)?;
             self.set_labels(learned, &learned.labels.as_detached_tensor())?;
         }
         Ok(())
@@ -288,10 +293,11 @@ pub(super) fn working_bytes(sketches: &Sketches, recipe: &Recipe, rows: usize) -
     let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
     let weights = student(header, channels, classes, &Device::Cpu)?.weights_len();
     let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
-    let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows);
+    let gradients = if experts > 0 { TOGETHER * (matching::PARTS - 1) * rows } else { 0 };
+    let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows) + gradients;
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * channels * (height + 6) * (width + 6);
-    let shares = 8 * rows * classes;
+    let shares = (8 + TOGETHER * matching::PARTS) * rows * classes;
     let (networks, of_a_window) = match experts {
         0 => (2 * NETWORKS, window::WEIGHTS),
         _ => (experts * (expert::legs(rows, classes) + expert::WEIGHTS), matching::WEIGHTS),

@@ -205,15 +205,18 @@ fn following_an_expert_moves_rows_and_labels_so_that_networks_end_nearer_to_it()
         let look = |x: &Tensor, y: &Tensor, rate| {
             window.follow((from, to), rate, (x, y), &standard, stream(3, "draws")).unwrap()
         };
-        let Followed { outcome, .. } = look(&x, &y, rate);
-        let by_labels = outcome.labels.as_ref().unwrap();
-        for (gradient, of_rows, reach) in [(&outcome.rows, true, 0.5), (by_labels, false, 0.2)] {
-            let step = (gradient * (reach / window::length(gradient).unwrap())).unwrap();
+        let Followed { outcomes, .. } = look(&x, &y, rate);
+        assert_eq!(outcomes.len(), matching::PARTS);
+        let of_parts =
+            |outcome: &Outcome| [(outcome.rows.clone(), true, 0.5), (outcome.labels.clone().unwrap(), false, 0.2)];
+        for (gradient, of_rows, reach) in outcomes.iter().flat_map(of_parts) {
+            let step = (&gradient * (reach / window::length(&gradient).unwrap())).unwrap();
             let after = match of_rows {
-                true => look(&(&x - step).unwrap(), &y, rate).outcome.loss,
-                false => look(&x, &(&y - step).unwrap(), rate).outcome.loss,
+                true => look(&(&x - step).unwrap(), &y, rate),
+                false => look(&x, &(&y - step).unwrap(), rate),
             };
-            assert!(after < outcome.loss, "{rows} rows, of rows {of_rows}: {after} {}", outcome.loss);
+            let (before, after) = (outcomes[0].loss, after.outcomes[0].loss);
+            assert!(after < before, "{rows} rows, of rows {of_rows}: {after} {before}");
         }
         // Far too slow, and far too fast.
         let strides = [1e-4, 0.5].map(|rate| look(&x, &y, rate).stride);
