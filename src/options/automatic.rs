@@ -18,7 +18,7 @@ const TRIED_IPC: usize = 4;
 /// Experts to follow.
 const EXPERTS: usize = 8;
 
-/// Steps of unrolled training that follow experts, of up to [`FEW_FOLLOWING`] rows a class and of more: ten minutes of CPU time are enough for few.
+/// Steps of unrolled training that follow experts, of up to [`FEW_FOLLOWING`] rows a class and of more: about ten minutes of CPU time for few.
 const FOLLOWING: [usize; 2] = [280, 400];
 const FEW_FOLLOWING: usize = 20;
 
@@ -80,7 +80,7 @@ impl Options {
     /// Steps of unrolled training of `ipc` stored rows a class of `shape`, of whose class `kept` real ones are kept, and the experts that these steps follow: no steps where `unroll` isn't
     /// given, unless the way is left open, or experts or a width are asked for, and enough real rows are kept ([`Self::unrolls`]).
     ///
-    /// They take three to seven minutes of a job on Fashion-MNIST on two cores, with the experts, and eight of a mosaic's; pictures of more than 32 x 32 pixels, each of which costs as
+    /// They take three to eight minutes of a job on Fashion-MNIST on two cores, with the experts, and eight of a mosaic's; pictures of more than 32 x 32 pixels, each of which costs as
     /// much more, get fewer, at least 25.
     pub(crate) fn unrolled(&self, shape: Shape, ipc: usize, kept: usize) -> (usize, usize) {
         let experts = self.followed(ipc);
