@@ -293,11 +293,12 @@ pub(super) fn working_bytes(sketches: &Sketches, recipe: &Recipe, rows: usize) -
     let ([_, height, width], length) = (input(header)?, header.recipe.input_shape().len());
     let weights = student(header, channels, classes, &Device::Cpu)?.weights_len();
     let side_by_side = TOGETHER.max(experts.min(rayon::current_num_threads()));
+    // Of the parts of a window that follows an expert, but for the first, which each window counts: rows of gradients.
     let gradients = if experts > 0 { TOGETHER * (matching::PARTS - 1) * rows } else { 0 };
     let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows) + gradients;
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
     let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * channels * (height + 6) * (width + 6);
-    let shares = (8 + TOGETHER * matching::PARTS) * rows * classes;
+    let shares = (8 * rows + gradients) * classes;
     let (networks, of_a_window) = match experts {
         0 => (2 * NETWORKS, window::WEIGHTS),
         _ => (experts * (expert::legs(rows, classes) + expert::WEIGHTS), matching::WEIGHTS),
