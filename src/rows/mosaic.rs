@@ -38,6 +38,9 @@ pub fn mosaic_side(field: &Field) -> usize {
     side.filter(|side| (1..=MOST_PER_SIDE).contains(side)).unwrap_or(1)
 }
 
+/// Pixels a side of a tile that isn't coarse.
+const LEAST: usize = 8;
+
 /// How pictures of one shape are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mosaic {
@@ -64,6 +67,13 @@ impl Mosaic {
                 format!("{side} packs pictures of at least {0}x{0} pixels; the rows are {shape}s", 2 * side),
             )),
         }
+    }
+
+    /// Whether so little of each picture is left that rows which hold several teach less than plain ones: shown for tiles of 4 x 4 pixels (docs/results.md, *Digits*), while
+    /// tiles of 14 x 14 teach more where rows are few.
+    pub fn is_coarse(&self) -> bool {
+        let (height, width) = self.tile();
+        height.min(width) < LEAST
     }
 
     /// Pictures in a stored one.
@@ -163,6 +173,13 @@ mod tests {
 
     fn mosaic(side: usize, channels: usize, height: usize, width: usize) -> Mosaic {
         Mosaic::new(side, Shape::Picture { channels, height, width }).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_picture_that_is_left_less_than_eight_pixels_a_side_is_coarse() {
+        let coarse = [(2, 8, 8), (2, 16, 14), (2, 16, 16), (3, 23, 28), (3, 28, 28)]
+            .map(|(side, height, width)| mosaic(side, 1, height, width).is_coarse());
+        assert_eq!(coarse, [true, true, false, true, false]);
     }
 
     #[test]

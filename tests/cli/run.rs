@@ -114,7 +114,9 @@ fn ctrl_c_cancels_and_leaves_nothing_behind() {
 #[test]
 fn pictures_that_hold_several_are_unpacked_and_evaluated_as_what_they_hold() {
     let folder = Folder::new();
-    folder.succeeds([&small_run("train.parquet", "packed.parquet")[..], &["--mosaic", "2"]].concat());
+    let packed = folder.distill([&small_run("train.parquet", "packed.parquet")[..], &["--mosaic", "2"]].concat());
+    let warned = String::from_utf8(packed.stderr).unwrap();
+    assert!(packed.status.success() && warned.contains("leaves 4x4 pixels of each picture"), "{warned}");
     let said = folder.succeeds(["unpack", "packed.parquet", "-o", "rows.parquet"]);
     assert!(said.contains("24 rows of 6 stored ones"), "{said}");
     let inspect = |file: &str| json(&folder.succeeds(["inspect", file, "--json"]));
