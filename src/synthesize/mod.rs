@@ -82,6 +82,13 @@ pub fn synthesize_from(
     start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
+    if let Some(coarse) = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?.filter(Mosaic::is_coarse) {
+        let (height, width) = coarse.tile();
+        tracing::warn!(
+            "mosaic => {} leaves {height}x{width} pixels of each picture: plain rows, mosaic => 1, are likely to teach more",
+            options.mosaic
+        );
+    }
     synthesize_at(sketches, options, Start { rows: start, soft: None }, observer)
 }
 
@@ -124,13 +131,6 @@ fn synthesize_at(
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
     let mosaic = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?;
-    if let Some(coarse) = mosaic.filter(Mosaic::is_coarse) {
-        let (height, width) = coarse.tile();
-        tracing::warn!(
-            "mosaic => {} leaves {height}x{width} pixels of each picture: plain rows, mosaic => 1, are likely to teach more",
-            options.mosaic
-        );
-    }
     let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
     let (values, exact, soft) = if options.method.selects() {
         let (values, exact) = selection::rows(sketches, options, &decoded, observer)?;
