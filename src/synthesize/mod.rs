@@ -82,6 +82,7 @@ pub fn synthesize_from(
     start: Option<&Rows>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
+    // Said here, as later passes come in by `synthesize_on`: once a job.
     if let Some(coarse) = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?.filter(Mosaic::is_coarse) {
         let (height, width) = coarse.tile();
         tracing::warn!(
