@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use datafusion::arrow::datatypes::{DataType, Field};
-use datafusion_distill::evaluate::Report;
+use datafusion_distill::evaluate::{Report, TrainingRecipe};
 use datafusion_distill::options::{Kind, Options, SPECS};
 use datafusion_distill::sketch;
 use serde_json::{Map, Value, json};
@@ -146,6 +146,7 @@ fn the_json_schema_of_a_report() {
     let report = Report {
         name: "small.parquet".into(),
         network: "convnet".into(),
+        recipe: TrainingRecipe::Dc,
         rows: 10,
         stored_rows: 10,
         rows_per_class: (1, 1),

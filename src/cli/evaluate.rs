@@ -9,14 +9,15 @@ use crate::cli::session::{session, threads};
 use crate::cli::usage::{human_bytes, human_count};
 use crate::cli::{progress, read, table};
 use crate::error::Error;
-use crate::evaluate::{Baseline, Dataset, EvaluateConfig, NetworkKind, Report, evaluate_baseline};
+use crate::evaluate::{Baseline, Dataset, EvaluateConfig, NetworkKind, Report, TrainingRecipe, evaluate_baseline};
 use crate::extract::device;
 use crate::options::{Options, Value};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The recipe is that of DC and DM: SGD with momentum 0.9 and weight decay 5e-4, a tenth of the learning \
-    rate from half time on, siamese augmentation, the last epoch; pictures that hold several (mosaic) are decoded, soft labels trained on; rows are standardised by mean and deviation of the \
+    rate from half time on, siamese augmentation, the last epoch; or that of IDC, DREAM and DANCE (--recipe idc): batches of 64, a fifth of the rate from two thirds on and a twenty-fifth from \
+    five sixths, flip, colours and one of crop, scale and rotation together, CutMix of every other batch. Pictures that hold several (mosaic) are decoded, soft labels trained on; rows are standardised by mean and deviation of the \
     training rows alone, baselines by their own.\n\nExamples:\n  \
     distill evaluate small.parquet --test test.parquet\n  \
     distill evaluate small.parquet --test test.parquet --baseline random,herding --from train.parquet\n  \
@@ -42,6 +43,10 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     depth: Option<u8>,
 
+    /// How they are trained: dc, or idc (pictures only); see below.
+    #[arg(long, value_name = "RECIPE", default_value = "dc")]
+    recipe: TrainingRecipe,
+
     /// Passes over the training rows.
     #[arg(long, value_name = "N", default_value_t = 300)]
     epochs: usize,
@@ -50,15 +55,15 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
 
-    /// Rows of a training batch.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
+    /// Rows of a training batch [default: 256; 64 by recipe idc].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
 
-    /// Learning rate until half time.
+    /// Learning rate of the first epoch; it falls as the recipe says.
     #[arg(long, value_name = "X", default_value_t = 0.01)]
     learning_rate: f64,
 
-    /// Augmentation of training pictures: 'none', or some of color, crop, cutout, flip, scale, rotate joined by '_' [default: all of them].
+    /// Augmentation of training pictures: 'none', or some of color, crop, cutout, flip, scale, rotate joined by '_' [default: all of them; all but cutout by recipe idc].
     #[arg(long, value_name = "TEXT")]
     augment: Option<String>,
 
@@ -149,9 +154,10 @@ fn config(args: &EvaluateArgs) -> Outcome<EvaluateConfig> {
         network: args.network,
         width: args.width.map(usize::from),
         depth: args.depth.map(usize::from),
+        recipe: args.recipe,
         epochs: args.epochs,
         repeats: args.repeats as usize,
-        batch: args.batch as usize,
+        batch: args.batch.map_or(args.recipe.batch(), |n| n as usize),
         learning_rate: args.learning_rate,
         augment: args.augment.as_ref().map(|_| options.augment.clone()),
         seed: args.seed,
@@ -227,7 +233,8 @@ fn shown(reports: &[Report], config: &EvaluateConfig, test_rows: usize) -> Strin
     let network = reports.first().map_or("", |r| r.network.as_str());
     let networks = if config.repeats == 1 { "1 network".into() } else { format!("{} networks", config.repeats) };
     format!(
-        "{network}, {networks}, {} epochs, {} test rows; accuracy of the last epoch, mean +- standard deviation\n\n{}",
+        "{network}, {networks}, recipe {}, {} epochs, {} test rows; accuracy of the last epoch, mean +- standard deviation\n\n{}",
+        config.recipe.as_str(),
         config.epochs,
         human_count(test_rows as u64),
         table::aligned(&header, &rows)

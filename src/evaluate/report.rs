@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::recipe::TrainingRecipe;
+
 /// What networks trained on one set reach.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -9,6 +11,8 @@ pub struct Report {
     pub name: String,
     /// The network.
     pub network: String,
+    /// How it was trained.
+    pub recipe: TrainingRecipe,
     /// Training rows; where pictures hold several, of these.
     pub rows: usize,
     /// Rows that are stored: fewer where pictures hold several.

@@ -12,8 +12,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::dataset::Standardisation;
 use crate::evaluate::network::Network;
 use crate::evaluate::report::summary;
-use crate::evaluate::{Baseline, Dataset, NetworkKind, Report};
-use crate::kernels::Transform;
+use crate::evaluate::{Baseline, Dataset, NetworkKind, Report, TrainingRecipe};
 use crate::random;
 use crate::rows::{Label, Shape};
 use crate::synthesize::{Optimizer, Sgd};
@@ -31,15 +30,17 @@ pub struct EvaluateConfig {
     pub width: Option<usize>,
     /// Blocks or layers; `None`: by the picture's size, or 3.
     pub depth: Option<usize>,
+    /// How batches are augmented and mixed and the learning rate falls; `batch` and `epochs` count as they are.
+    pub recipe: TrainingRecipe,
     /// Passes over the training rows.
     pub epochs: usize,
     /// Networks, each from weights of its own.
     pub repeats: usize,
-    /// Rows of a training batch; the last one of an epoch may be smaller.
+    /// Rows of a training batch, [`TrainingRecipe::batch`] of the default recipe by default; the last one of an epoch may be smaller.
     pub batch: usize,
-    /// Learning rate until half time; a tenth of it from then on.
+    /// Learning rate of the first epoch, which falls as the recipe says.
     pub learning_rate: f64,
-    /// Augmentation of the training pictures, as option `augment` takes it; `None`: all of DSA for pictures, none for vectors.
+    /// Augmentation of the training pictures, as option `augment` takes it; `None`: the recipe's for pictures, none for vectors.
     pub augment: Option<String>,
     /// Seed of weights, batches, augmentation and baselines.
     pub seed: u64,
@@ -53,9 +54,10 @@ impl Default for EvaluateConfig {
             network: None,
             width: None,
             depth: None,
+            recipe: TrainingRecipe::default(),
             epochs: 300,
             repeats: 3,
-            batch: 256,
+            batch: TrainingRecipe::default().batch(),
             learning_rate: 0.01,
             augment: None,
             seed: 0,
@@ -67,7 +69,7 @@ impl Default for EvaluateConfig {
 impl EvaluateConfig {
     fn augment(&self, shape: Shape) -> Result<&str> {
         match (self.augment.as_deref(), shape) {
-            (None, Shape::Picture { .. }) => Ok(Transform::DSA),
+            (None, Shape::Picture { .. }) => Ok(self.recipe.augment()),
             (None | Some("none"), _) => Ok("none"),
             (Some(strategy), Shape::Picture { .. }) => Ok(strategy),
             (Some(_), Shape::Vector { .. }) => {
@@ -76,7 +78,13 @@ impl EvaluateConfig {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self, shape: Shape) -> Result<()> {
+        if let (TrainingRecipe::Idc, Shape::Vector { .. }) = (self.recipe, shape) {
+            return Err(Error::option(
+                "recipe",
+                format!("'idc' mixes pictures, and these rows are a {shape}; use 'dc'"),
+            ));
+        }
         let at_least_1 = [("repeats", self.repeats), ("batch", self.batch)];
         if let Some((name, _)) = at_least_1.into_iter().find(|(_, n)| *n == 0) {
             return Err(Error::option(name, "expected at least 1, found 0"));
@@ -153,7 +161,7 @@ fn run(
     config: &EvaluateConfig,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    config.check()?;
+    config.check(test.shape)?;
     let clock = cpu_time::ProcessTime::try_now();
     let mut scores = vec![];
     let mut described = None;
@@ -175,6 +183,7 @@ fn run(
     Ok(Report {
         name: name.into(),
         network: kind.as_str().into(),
+        recipe: config.recipe,
         rows,
         stored_rows,
         rows_per_class,
@@ -269,16 +278,28 @@ fn fit(
     let augment = config.augment(set.shape)?;
     let mut order: Vec<usize> = (0..set.len()).collect();
     for epoch in 0..config.epochs {
-        let rate = if epoch < config.epochs.div_ceil(2) { config.learning_rate } else { config.learning_rate / 10.0 };
+        let rate = config.recipe.rate(config.learning_rate, epoch, config.epochs);
         order.shuffle(&mut batches);
         let mut total = 0.0;
         for rows in order.chunks(config.batch) {
             let mut x = batch(standard, set.shape, rows, &config.device)?;
-            if let (Shape::Picture { channels, height, width }, true) = (set.shape, augment != "none") {
+            let mut mix = None;
+            if let Shape::Picture { channels, height, width } = set.shape {
                 let dims = [channels, height, width];
-                x = Transform::per_row(augment, rows.len(), dims, &mut augmentation).apply(&x)?;
+                if augment != "none" {
+                    x = config.recipe.augmented(augment, &x, dims, &mut augmentation)?;
+                }
+                mix = config.recipe.mix(rows.len(), dims, &mut augmentation);
             }
-            let loss = loss(&network.logits(&x)?, set, rows)?;
+            let loss = match &mix {
+                None => loss(&network.logits(&x)?, set, rows)?,
+                Some(mix) => {
+                    let logits = network.logits(&mix.apply(&x)?)?;
+                    let pasted: Vec<usize> = mix.partners.iter().map(|partner| rows[*partner as usize]).collect();
+                    let (own, pasted) = (loss(&logits, set, rows)?, loss(&logits, set, &pasted)?);
+                    ((own * mix.kept())? + (pasted * (1.0 - mix.kept()))?)?
+                }
+            };
             let store = loss.backward()?;
             let gradients = network
                 .variables()

@@ -7,7 +7,7 @@ fn a_file_and_its_baselines_are_reported_in_a_table() {
     let folder = Folder::new();
     let more = ["--baseline", "random,herding,k_center,k-means", "--from", "train.parquet", "--ipc", "2"];
     let table = folder.succeeds([&["evaluate", "train.parquet", "--test", "test.parquet"], &QUICK[..], &more].concat());
-    assert!(table.starts_with("linear, 2 networks, 40 epochs, 18 test rows"), "{table}");
+    assert!(table.starts_with("linear, 2 networks, recipe dc, 40 epochs, 18 test rows"), "{table}");
     let cells = |name: &str| -> Vec<String> {
         let line = table.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {table}"));
         line.split_whitespace().map(str::to_string).collect()
@@ -29,6 +29,10 @@ fn json_lines_hold_each_networks_accuracy_and_repeat_for_a_seed() {
     assert_eq!(one["bytes"], std::fs::metadata(folder.path("train.parquet")).unwrap().len());
     assert_eq!(one["losses"], report(&["--threads", "3"])["losses"]);
     assert_ne!(one["losses"], report(&["--seed", "1"])["losses"]);
+    let idc = report(&["--recipe", "idc"]);
+    assert_eq!((&one["recipe"], &idc["recipe"]), (&"dc".into(), &"idc".into()));
+    assert_ne!(one["losses"], idc["losses"]);
+    assert_eq!(idc["losses"], report(&["--recipe", "idc", "--batch", "64"])["losses"]);
 }
 
 #[test]
@@ -48,6 +52,7 @@ fn what_does_not_suit_the_rows_is_an_error() {
     for (more, part) in [
         (["--network", "resnet1"], "did you mean 'resnet18'"),
         (["--augment", "crop_flop"], "did you mean 'flip'"),
+        (["--recipe", "icd"], "did you mean 'idc'"),
         (["--label", "klass"], "klass"),
         (["--image-size", "4x4x2"], "image_size"),
     ] {
@@ -83,7 +88,10 @@ fn tables_are_evaluated_by_the_categories_of_all_files_and_without_columns_that_
     let base =
         ["evaluate", "small.parquet", "--test", "people.parquet", "--baseline", "random", "--from", "people.parquet"];
     let table = folder.succeeds([&base[..], &["--network", "mlp", "--epochs", "3", "--repeats", "1"]].concat());
-    assert!(table.contains("mlp, 1 network, 3 epochs, 200 test rows") && table.contains("random"), "{table}");
+    assert!(
+        table.contains("mlp, 1 network, recipe dc, 3 epochs, 200 test rows") && table.contains("random"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn the_weights_that_a_job_adds_are_no_feature() {
     let base = ["evaluate", "small.parquet", "--test", "people.parquet"];
     let quick = ["--network", "linear", "--epochs", "3", "--repeats", "1"];
     let table = folder.succeeds([&base[..], &quick].concat());
-    assert!(table.contains("linear, 1 network, 3 epochs, 100 test rows"), "{table}");
+    assert!(table.contains("linear, 1 network, recipe dc, 3 epochs, 100 test rows"), "{table}");
     // Who names it gets it, or an error.
     let error = folder.fails([&base[..], &quick, &["--features", "n,share"]].concat());
     assert!(error.contains("share"), "{error}");

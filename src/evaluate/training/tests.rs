@@ -79,6 +79,23 @@ fn resnet18_learns_in_a_few_steps_the_same_for_any_thread_count() {
 }
 
 #[test]
+fn idcs_recipe_learns_from_mixed_pictures_and_from_soft_labels() {
+    let (mut train, test) = (toy(20, 1, true), toy(30, 2, true));
+    let config = EvaluateConfig {
+        recipe: TrainingRecipe::Idc,
+        epochs: 60,
+        augment: Some("crop".into()),
+        ..config(NetworkKind::ConvNet)
+    };
+    let hard = evaluate("toy", &train, &test, &config, &mut go_on).unwrap();
+    assert!(hard.mean > 0.95, "{hard:?}");
+    // The same as shares: the same loss, but for how sums are rounded.
+    train.soft = Some(train.labels.iter().flat_map(|l| (0..3).map(|c| if c == *l { 1.0 } else { 0.0 })).collect());
+    let soft = evaluate("toy", &train, &test, &config, &mut go_on).unwrap();
+    assert!((hard.losses[0] - soft.losses[0]).abs() < 0.02, "{hard:?} {soft:?}");
+}
+
+#[test]
 fn scores_are_the_same_for_any_thread_count_and_differ_by_seed() {
     let (train, test) = (toy(6, 1, true), toy(30, 2, true));
     let config = EvaluateConfig { epochs: 3, augment: None, ..config(NetworkKind::ConvNet) };
@@ -151,6 +168,8 @@ fn what_does_not_fit_together_is_refused_with_both_named() {
     assert!(e.contains("'resnet18' needs pictures of more than 8 pixels"), "{e}");
     let e = message(&vectors, &vectors, &EvaluateConfig { augment: Some("crop".into()), ..config(NetworkKind::Mlp) });
     assert!(e.contains("'augment'"), "{e}");
+    let e = message(&vectors, &vectors, &EvaluateConfig { recipe: TrainingRecipe::Idc, ..config(NetworkKind::Mlp) });
+    assert!(e.contains("'recipe'") && e.contains("use 'dc'"), "{e}");
 }
 
 #[test]
