@@ -6,6 +6,7 @@
 //! [`kernels`], [`rows`]; a room uses only those below it.
 #![warn(missing_docs)]
 
+mod choice;
 pub mod cli;
 pub mod error;
 pub mod evaluate;

@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use rand::RngCore;
-use serde::Serialize;
 
-use crate::error::{Error, Result, nearest_hint};
+use crate::choice::choice;
+use crate::error::{Error, Result};
 use crate::evaluate::Dataset;
 use crate::evaluate::dataset::Standardisation;
 use crate::evaluate::network::{Network, NetworkKind};
@@ -13,34 +13,21 @@ use crate::{random, select};
 /// Most rows of a class that [`Baseline::KCenter`] and [`Baseline::KMeans`] choose among: their time grows with rows times choices.
 const CANDIDATES: usize = 5_000;
 
-/// Real rows that a distilled set has to beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Baseline {
-    /// Uniformly chosen in each class.
-    Random,
-    /// Chosen so that their mean feature follows the class's (Welling 2009).
-    Herding,
-    /// Chosen so that no other row is far (Gonzalez 1985), the first one nearest to the class's mean.
-    KCenter,
-    /// Nearest to the centres of k-means (Lloyd 1982).
-    KMeans,
+choice! {
+    /// Real rows that a distilled set has to beat.
+    Baseline {
+        /// Uniformly chosen in each class.
+        Random = "random",
+        /// Chosen so that their mean feature follows the class's (Welling 2009).
+        Herding = "herding",
+        /// Chosen so that no other row is far (Gonzalez 1985), the first one nearest to the class's mean.
+        KCenter = "k_center" | "k-center",
+        /// Nearest to the centres of k-means (Lloyd 1982).
+        KMeans = "k_means" | "k-means",
+    }
 }
 
 impl Baseline {
-    /// The names.
-    pub const VALUES: &'static [&'static str] = &["random", "herding", "k_center", "k_means"];
-
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Random => "random",
-            Self::Herding => "herding",
-            Self::KCenter => "k_center",
-            Self::KMeans => "k_means",
-        }
-    }
-
     /// `ipc` rows of each class of `original` (all of a class that has fewer), in class order. Each `draw` of a `seed` is a choice of its own:
     /// other rows, or another random network, whose features all but `random` compare. `k_center` and `k_means` choose among at most
     /// 5,000 rows of a class, drawn from `seed`. Runs on the current rayon pool.
@@ -100,16 +87,7 @@ impl std::str::FromStr for Baseline {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "random" => Ok(Self::Random),
-            "herding" => Ok(Self::Herding),
-            "k_center" | "k-center" => Ok(Self::KCenter),
-            "k_means" | "k-means" => Ok(Self::KMeans),
-            _ => Err(Error::option(
-                "baseline",
-                format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
-            )),
-        }
+        Self::parse("baseline", text)
     }
 }
 

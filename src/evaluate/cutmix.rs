@@ -5,6 +5,8 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
+use crate::kernels::outside;
+
 /// How a batch is mixed: one rectangle for all pictures, as in IDC's code.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CutMix {
@@ -39,9 +41,8 @@ impl CutMix {
 
     /// `x` `[batch, channels, height, width]`, mixed.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let ([height, width], [top, bottom, left, right]) = (self.size, self.rectangle);
-        let pasted = |i: usize| (top..bottom).contains(&(i / width)) && (left..right).contains(&(i % width));
-        let mask: Vec<f32> = (0..height * width).map(|i| if pasted(i) { 1.0 } else { 0.0 }).collect();
+        let [height, width] = self.size;
+        let mask: Vec<f32> = outside(self.rectangle, height, width).map(|own| 1.0 - own).collect();
         let mask = Tensor::from_vec(mask, (1, 1, height, width), x.device())?;
         let partners = Tensor::new(self.partners.as_slice(), x.device())?;
         x + (x.index_select(&partners, 0)? - x)?.broadcast_mul(&mask)?

@@ -3,47 +3,33 @@
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use rand_chacha::ChaCha12Rng;
-use serde::Serialize;
 
 use super::lenet::{self, LeNet};
 use super::resnet18::{self, ResNet18};
-use crate::error::{Error, Result, nearest_hint};
+use crate::choice::choice;
+use crate::error::{Error, Result};
 use crate::extract::ConvNet;
 use crate::kernels::Wants;
 use crate::random;
 use crate::rows::Shape;
 
-/// The networks that a set can be judged by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkKind {
-    /// The field's ConvNet, for pictures.
-    ConvNet,
-    /// LeNet, for pictures: a convolutional network of another kind.
-    LeNet,
-    /// ResNet-18 with instance norm, for pictures: a deep network.
-    ResNet18,
-    /// Three layers of 128 units with ReLU.
-    Mlp,
-    /// Logistic regression.
-    Linear,
+choice! {
+    /// The networks that a set can be judged by.
+    NetworkKind {
+        /// The field's ConvNet, for pictures.
+        ConvNet = "convnet",
+        /// LeNet, for pictures: a convolutional network of another kind.
+        LeNet = "lenet",
+        /// ResNet-18 with instance norm, for pictures: a deep network.
+        ResNet18 = "resnet18" | "resnet-18",
+        /// Three layers of 128 units with ReLU.
+        Mlp = "mlp",
+        /// Logistic regression.
+        Linear = "linear",
+    }
 }
 
 impl NetworkKind {
-    /// The names.
-    pub const VALUES: &'static [&'static str] = &["convnet", "lenet", "resnet18", "mlp", "linear"];
-
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ConvNet => "convnet",
-            Self::LeNet => "lenet",
-            Self::ResNet18 => "resnet18",
-            Self::Mlp => "mlp",
-            Self::Linear => "linear",
-        }
-    }
-
     /// The network for rows of `shape` if none was chosen: ConvNet for pictures, MLP for vectors.
     pub fn default_for(shape: Shape) -> Self {
         match shape {
@@ -57,17 +43,7 @@ impl std::str::FromStr for NetworkKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "convnet" => Ok(Self::ConvNet),
-            "lenet" => Ok(Self::LeNet),
-            "resnet18" | "resnet-18" => Ok(Self::ResNet18),
-            "mlp" => Ok(Self::Mlp),
-            "linear" => Ok(Self::Linear),
-            _ => Err(Error::option(
-                "network",
-                format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
-            )),
-        }
+        Self::parse("network", text)
     }
 }
 

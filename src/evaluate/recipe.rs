@@ -3,39 +3,29 @@
 use candle_core::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
-use serde::Serialize;
 
 use super::cutmix::CutMix;
-use crate::error::{Error, Result, nearest_hint};
+use crate::choice::choice;
+use crate::error::{Error, Result};
 use crate::kernels::Transform;
 
 /// Probability that [`TrainingRecipe::Idc`] mixes a batch.
 const MIXED: f64 = 0.5;
 
-/// How networks are trained on a set: the evaluation of a published code. Both are SGD with momentum 0.9 and weight decay 5e-4.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TrainingRecipe {
-    /// That of DC, DSA and DM (Zhao and Bilen 2021, 2023): batches of 256, a tenth of the rate from half time on, one of DSA's transforms a batch.
-    #[default]
-    Dc,
-    /// That of IDC (Kim et al., ICML 2022), which DREAM and DANCE take over, for pictures: batches of 64, a fifth of the rate from two thirds of the time on and a twenty-fifth from
-    /// five sixths; a flip, colours and one of crop, scale and rotation together, and CutMix (Yun et al., ICCV 2019) of every other batch.
-    Idc,
+choice! {
+    /// How networks are trained on a set: the evaluation of a published code. Both are SGD with momentum 0.9 and weight decay 5e-4.
+    #[derive(Default)]
+    TrainingRecipe {
+        /// That of DC, DSA and DM (Zhao and Bilen 2021, 2023): batches of 256, a tenth of the rate from half time on, one of DSA's transforms a batch.
+        #[default]
+        Dc = "dc",
+        /// That of IDC (Kim et al., ICML 2022), which DREAM and DANCE take over, for pictures: batches of 64, a fifth of the rate from two thirds of the time on and a twenty-fifth from
+        /// five sixths; a flip, colours and one of crop, scale and rotation together, and CutMix (Yun et al., ICCV 2019) of every other batch.
+        Idc = "idc",
+    }
 }
 
 impl TrainingRecipe {
-    /// The names.
-    pub const VALUES: &'static [&'static str] = &["dc", "idc"];
-
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dc => "dc",
-            Self::Idc => "idc",
-        }
-    }
-
     /// Rows of a training batch, unless told otherwise.
     pub fn batch(self) -> usize {
         match self {
@@ -100,14 +90,7 @@ impl std::str::FromStr for TrainingRecipe {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "dc" => Ok(Self::Dc),
-            "idc" => Ok(Self::Idc),
-            _ => Err(Error::option(
-                "recipe",
-                format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
-            )),
-        }
+        Self::parse("recipe", text)
     }
 }
 

@@ -100,13 +100,7 @@ impl Transform {
             Kind::None => Ok(x.clone()),
             Kind::Color(rows) => color(rows, x),
             Kind::Cutout(rows) => {
-                let pixels = |&[top, bottom, left, right]: &[usize; 4]| {
-                    (0..height * width).map(move |i| {
-                        let out = (top..bottom).contains(&(i / width)) && (left..right).contains(&(i % width));
-                        if out { 0f32 } else { 1.0 }
-                    })
-                };
-                let mask: Vec<f32> = rows.iter().flat_map(pixels).collect();
+                let mask: Vec<f32> = rows.iter().flat_map(|row| outside(*row, height, width)).collect();
                 x.broadcast_mul(&Tensor::from_vec(mask, (drawn, 1, height, width), x.device())?)
             }
             Kind::Warp(rows) if matches!(x.device(), Device::Cpu) => {
@@ -115,6 +109,15 @@ impl Transform {
             Kind::Warp(rows) => warp_by_gather(rows, x),
         }
     }
+}
+
+/// The pixels of a picture, row by row: `0` within a rectangle of first row, end, first column, end, and `1` outside.
+pub(crate) fn outside(rectangle: [usize; 4], height: usize, width: usize) -> impl Iterator<Item = f32> {
+    let [top, bottom, left, right] = rectangle;
+    (0..height * width).map(move |i| {
+        let within = (top..bottom).contains(&(i / width)) && (left..right).contains(&(i % width));
+        if within { 0.0 } else { 1.0 }
+    })
 }
 
 /// Brightness, saturation, contrast, one after the other.

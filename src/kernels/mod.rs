@@ -15,6 +15,7 @@ pub(crate) mod sums;
 
 pub use arena::Arena;
 pub use augment::Transform;
+pub(crate) use augment::outside;
 pub use characteristic::{CosSin, Frequencies, characteristic, characteristic_learned, characteristic_reference};
 pub use conv_block::{ConvStack, Wants, conv_block, conv_block_reference, conv_blocks};
 pub use convolution::{convolution, convolution_reference};

@@ -1,42 +1,6 @@
 //! The options that take one of a few words: a word flows in, a choice flows out, or an error with the nearest word.
 
-use std::fmt;
-
-use crate::error::{Error, Result, nearest_hint};
-
-macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
-
-        impl $name {
-            /// The values as written in SQL.
-            pub const VALUES: &'static [&'static str] = &[$($text),+];
-
-            /// The value as written in SQL.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-
-            pub(super) fn parse(option: &str, text: &str) -> Result<Self> {
-                match text.to_ascii_lowercase().as_str() {
-                    $($text $(| $alias)* => Ok(Self::$variant),)+
-                    _ => Err(Error::option(
-                        option,
-                        format!("'{text}' is not a choice{}", nearest_hint(text, Self::VALUES.iter().copied())),
-                    )),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
+use crate::choice::choice;
 
 choice! {
     /// How the rows are made: what is matched between real and synthetic rows, or how real rows are chosen.
