@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use rand_chacha::ChaCha12Rng;
 
 use super::standard::Standard;
-use super::window::{Outcome, Step, Trainee, Window, length};
+use super::window::{Gradient, Step, Trainee, Window, length};
 use crate::error::Result;
 
 /// The first window's rate, about where those of later windows end.
@@ -35,8 +35,10 @@ pub(super) const WEIGHTS: usize = STEPS / EVERY + 9;
 
 /// What following an expert says.
 pub(super) struct Followed {
-    /// The window's loss and, of each part of its steps, the gradients.
-    pub(super) outcomes: Vec<Outcome>,
+    /// The loss at the window's end.
+    pub(super) loss: f64,
+    /// That loss's gradient, in parts of the window's steps.
+    pub(super) parts: Vec<Gradient>,
     /// By what the rate should have been multiplied to end as near to the expert as can be, had the network gone the same way.
     pub(super) stride: f64,
 }
@@ -65,11 +67,11 @@ impl Window<'_> {
         for (n, step) in steps.into_iter().enumerate() {
             parts[n % PARTS].push(step);
         }
-        let outcome = |steps| {
+        let gradient = |steps| {
             let (rows, labels) = self.back_directly(steps, rate, &off, (&x, y))?;
-            let rows = standard.transposed(&rows)?.detach();
-            Ok(Outcome { loss, rows, labels: self.learn_labels.then_some(labels) })
+            self.gradient(&rows, labels, standard)
         };
-        Ok(Followed { outcomes: parts.into_iter().map(outcome).collect::<Result<_>>()?, stride })
+        let parts = parts.into_iter().map(gradient).collect::<Result<_>>()?;
+        Ok(Followed { loss, parts, stride })
     }
 }

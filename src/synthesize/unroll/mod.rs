@@ -43,7 +43,7 @@ use matching::{Followed, STRETCH};
 use real::Real;
 use standard::Standard;
 use student::Student;
-use window::{Outcome, Trainee, Window};
+use window::{Gradient, Trainee, Window};
 
 /// Windows that are looked at side by side, from the same rows: their gradients are applied one after the other.
 const TOGETHER: usize = 2;
@@ -148,7 +148,7 @@ impl<'a> Unroll<'a> {
                 self.window.look(&trainees[step % NETWORKS], (&seen.0, &seen.1), &standard, draws)
             })?;
             for (outcome, after) in windows {
-                self.follow(learned, &outcome, step)?;
+                self.follow(learned, outcome.loss, &outcome.gradient, step)?;
                 let spent = after.left == 0 || !outcome.loss.is_finite();
                 trainees[step % NETWORKS] = if spent { self.trainee(LIFE, &mut weights)? } else { after };
                 step += 1;
@@ -176,15 +176,15 @@ impl<'a> Unroll<'a> {
                 let on = expert.stretch(draws.random_range(0..=self.legs - STRETCH), STRETCH);
                 self.window.follow(on, rate, (&seen.0, &seen.1), &standard, draws)
             })?;
-            for Followed { outcomes, stride } in windows {
-                for outcome in &outcomes {
-                    self.follow(learned, outcome, step)?;
+            for Followed { loss, parts, stride } in windows {
+                for gradient in &parts {
+                    self.follow(learned, loss, gradient, step)?;
                 }
                 if stride.is_finite() {
                     rate *= stride.clamp(0.5, 2.0).powf(RATE_SHARE);
                 }
                 step += 1;
-                told(step, outcomes.first().map(|outcome| outcome.loss))?;
+                told(step, Some(loss))?;
             }
         }
         Ok(())
@@ -246,14 +246,14 @@ impl<'a> Unroll<'a> {
         steps.map(|step| window(step, random::stream(self.options.seed, &format!("unroll step {step}")))).collect()
     }
 
-    /// One move of the rows, and of learned labels, down the gradient of `outcome`; none if it isn't finite, or there is none.
-    fn follow(&self, learned: &mut Learned, outcome: &Outcome, step: usize) -> Result<()> {
+    /// One move of the rows, and of learned labels, down `gradient`, of a window that ended with `loss`; none if one of them isn't finite, or the gradient is nought.
+    fn follow(&self, learned: &mut Learned, loss: f64, gradient: &Gradient, step: usize) -> Result<()> {
         let by_rows = match &self.unpack {
-            Some(unpack) => unpack.transposed(&outcome.rows)?,
-            None => outcome.rows.clone(),
+            Some(unpack) => unpack.transposed(&gradient.rows)?,
+            None => gradient.rows.clone(),
         };
         let size = window::length(&by_rows)?;
-        if !(size > 0.0 && size.is_finite() && outcome.loss.is_finite()) {
+        if !(size > 0.0 && size.is_finite() && loss.is_finite()) {
             return Ok(());
         }
         let usual = *learned.usual.get_or_insert(size);
@@ -266,7 +266,7 @@ impl<'a> Unroll<'a> {
         };
         learned.of_rows.step(&[(by_rows * cut)?], rate * decay)?;
         learned.rows.set(&project(&self.pool.recipe().scaling, &learned.rows.as_detached_tensor())?)?;
-        if let (Some(by_labels), Some(of_labels)) = (&outcome.labels, &mut learned.of_labels) {
+        if let (Some(by_labels), Some(of_labels)) = (&gradient.labels, &mut learned.of_labels) {
             let by_labels = within_sum(by_labels, learned.labels.as_tensor())?.detach();
             of_labels.step(&[(by_labels * cut)?], label_rate * decay)?;
             self.set_labels(learned, &learned.labels.as_detached_tensor())?;

@@ -53,7 +53,7 @@ fn a_window_s_gradient_is_the_slope_of_its_loss_for_rows_and_for_labels() {
         // Held still: what standardises the rows is no part of the gradient.
         let standard = Standard::of(&x).unwrap();
         let look = |x: &Tensor, y: &Tensor| window.look(&trainee, (x, y), &standard, stream(3, "draws")).unwrap().0;
-        let here = look(&x, &y);
+        let here = look(&x, &y).gradient;
         let by_labels = here.labels.as_ref().unwrap();
         assert_eq!((here.rows.dims(), by_labels.dims()), (x.dims(), y.dims()));
         for (gradient, of_rows, reach) in [(&here.rows, true, 0.3), (by_labels, false, 0.1)] {
@@ -86,7 +86,7 @@ fn a_window_trains_its_network_and_asks_for_labels_only_where_they_are_learned()
     let before = loss(&trainee);
     for left in [60, 20, 0] {
         let (outcome, after) = window.look(&trainee, (&x, &y), &standard, stream(3, "draws")).unwrap();
-        assert!(outcome.labels.is_none() && outcome.loss.is_finite());
+        assert!(outcome.gradient.labels.is_none() && outcome.loss.is_finite());
         trainee = after;
         assert_eq!(trainee.left, left);
     }
@@ -205,18 +205,16 @@ fn following_an_expert_moves_rows_and_labels_so_that_networks_end_nearer_to_it()
         let look = |x: &Tensor, y: &Tensor, rate| {
             window.follow((from, to), rate, (x, y), &standard, stream(3, "draws")).unwrap()
         };
-        let Followed { outcomes, .. } = look(&x, &y, rate);
-        assert_eq!(outcomes.len(), matching::PARTS);
-        let of_parts =
-            |outcome: &Outcome| [(outcome.rows.clone(), true, 0.5), (outcome.labels.clone().unwrap(), false, 0.2)];
-        for (gradient, of_rows, reach) in outcomes.iter().flat_map(of_parts) {
+        let Followed { loss: before, parts, .. } = look(&x, &y, rate);
+        assert_eq!(parts.len(), matching::PARTS);
+        let of_both = |part: &Gradient| [(part.rows.clone(), true, 0.5), (part.labels.clone().unwrap(), false, 0.2)];
+        for (gradient, of_rows, reach) in parts.iter().flat_map(of_both) {
             let step = (&gradient * (reach / window::length(&gradient).unwrap())).unwrap();
             let after = match of_rows {
                 true => look(&(&x - step).unwrap(), &y, rate),
                 false => look(&x, &(&y - step).unwrap(), rate),
             };
-            let (before, after) = (outcomes[0].loss, after.outcomes[0].loss);
-            assert!(after < before, "{rows} rows, of rows {of_rows}: {after} {before}");
+            assert!(after.loss < before, "{rows} rows, of rows {of_rows}: {} {before}", after.loss);
         }
         // Far too slow, and far too fast.
         let strides = [1e-4, 0.5].map(|rate| look(&x, &y, rate).stride);

@@ -73,7 +73,12 @@ impl Trainee {
 pub(super) struct Outcome {
     /// The loss at its end.
     pub(super) loss: f64,
-    /// That loss's gradient for the rows.
+    pub(super) gradient: Gradient,
+}
+
+/// A loss's gradient, or a part of it.
+pub(super) struct Gradient {
+    /// For the rows.
     pub(super) rows: Tensor,
     /// And for the labels, where it is wanted.
     pub(super) labels: Option<Tensor>,
@@ -119,8 +124,13 @@ impl Window<'_> {
         let wanted = Wanted { weights: true, parallel: self.parallel, ..Wanted::default() };
         let real = self.student.gradient(&after.weights, &real_x, &real_y, wanted)?;
         let (rows, labels) = self.back(steps, RATE, real.weights, (&x, y))?;
-        let labels = self.learn_labels.then_some(labels);
-        Ok((Outcome { loss: f64::from(real.loss), rows: standard.transposed(&rows)?.detach(), labels }, after))
+        Ok((Outcome { loss: f64::from(real.loss), gradient: self.gradient(&rows, labels, standard)? }, after))
+    }
+
+    /// That for rows as they were before `standard`, of that for `rows` that are standardised; of `labels` if they are learned.
+    pub(super) fn gradient(&self, rows: &Tensor, labels: Tensor, standard: &Standard) -> Result<Gradient> {
+        let rows = standard.transposed(rows)?.detach();
+        Ok(Gradient { rows, labels: self.learn_labels.then_some(labels) })
     }
 
     /// So many steps of training at `rate`, by batches of the shuffled rows. Gives one of each `every`, counted from the window's end, to go back through.
