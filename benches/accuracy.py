@@ -22,8 +22,8 @@ which has such options, `-` alone none; what comes behind # is left out. Where -
 is told, left out of the table, and tried again by the next run.
 
 All are trained on and tested by `distill evaluate`, with the same options, after the last epoch. Every report is a line of FOLDER/results.jsonl, with the job's own report and
-options; what is there already isn't done again, so that a run that was stopped goes on, and one with other --evaluate-options takes the files that were made. `above` is the first
-set's lead over a row in points and, in brackets, in pooled standard errors. The distillation's CPU-seconds, wall seconds and memory are the job's own, decoding and extraction
+options; what is there already isn't done again, so that a run that was stopped goes on, and one with other --evaluate-options takes the files that were made; lines
+of another machine, version or commit are told of. `above` is the first set's lead over a row in points and, in brackets, in pooled standard errors. The distillation's CPU-seconds, wall seconds and memory are the job's own, decoding and extraction
 included; `training CPU-s` is one network's training and test, and a choice of real rows with it. Bytes are the file's; with ~ those of as many rows of TRAIN.
 
 Wants nothing but Python 3.9 and the command `distill`: $DISTILL, or the one that cargo builds.
@@ -96,14 +96,26 @@ def machine():
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         processor = names[0] if names else processor
-    return f"{processor}, {os.cpu_count()} cores; {distill('--version').strip()}"
+    return f"{processor}, {os.cpu_count()} cores; {distill('--version').strip()}{commit()}"
+
+
+def commit():
+    """Which commit of this tree the command is built of; nothing where it comes from elsewhere, or the tree is no checkout."""
+    if os.environ.get("DISTILL"):
+        return ""
+    try:
+        told = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except FileNotFoundError:
+        return ""
+    return f" of {told.stdout.strip()}" if told.returncode == 0 else ""
 
 
 class Results:
     """The lines of results.jsonl, by what was asked for."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, by):
         self.path = folder / "results.jsonl"
+        self.by = by
         self.lines = {}
         if self.path.exists():
             text = self.path.read_text()
@@ -123,6 +135,7 @@ class Results:
         return self.lines.get(self.key({"asked": asked, "ipc": ipc, "set": name, "seed": seed}))
 
     def add(self, line):
+        line = {**line, "by": self.by}
         self.lines[self.key(line)] = line
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -274,6 +287,7 @@ def table(given, folder, results, asked):
     train = pathlib.Path(source(given, folder))
     read = [line["job"]["rows_in"] for line in results.lines.values() if line["asked"] == asked and line["job"]]
     bytes_per_row = train.stat().st_size / read[0] if read and read[0] and train.is_file() else None
+    others = set()
     for ipc in given.ipc:
         first = None
         for name in sets(given):
@@ -281,8 +295,12 @@ def table(given, folder, results, asked):
             lines = [line for line in lines if line]
             if lines:
                 first = first or lines
+                others.update(line.get("by", "a version that didn't say") for line in lines)
                 shown = name.replace(" ", " `", 1) + "`" if " " in name else name
                 print("| " + " | ".join(map(str, [ipc, shown, *row(lines, first, bytes_per_row)])) + " |")
+    others.discard(results.by)
+    if others:
+        print(f"\nSome lines are of earlier runs, by {'; by '.join(sorted(others))}.")
 
 
 def main():
@@ -318,14 +336,14 @@ def main():
     asked = {name: getattr(given, name) for name in ("train", "test", "run_options", "evaluate_options", "full_epochs")}
     # What is left at its default isn't there: lines of earlier versions have no such names.
     asked.update({name: getattr(given, name) for name, usual in (("protocol", "short"), ("rows", None)) if getattr(given, name) != usual})
-    results = Results(folder)
+    results = Results(folder, machine())
     failures = []
     for seed in given.seeds:
         for ipc in given.ipc:
             measure(given, folder, results, asked, ipc, seed, failures)
     options = f"options of run: {given.run_options or 'none'}; of evaluate: {shlex.join(merged(EPOCHS[given.protocol], shlex.split(given.evaluate_options))) or 'none'}"
     part = f", first {given.rows:,} rows" if given.rows else ""
-    print(f"{machine()}\n\n{given.train}{part}, tested on {given.test}; seeds {', '.join(map(str, given.seeds))}; {options}\n")
+    print(f"{results.by}\n\n{given.train}{part}, tested on {given.test}; seeds {', '.join(map(str, given.seeds))}; {options}\n")
     table(given, folder, results, asked)
     if failures:
         sys.exit(f"{len(failures)} of the settings failed")

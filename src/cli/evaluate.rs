@@ -219,7 +219,7 @@ fn shown(reports: &[Report], config: &EvaluateConfig, test_rows: usize) -> Strin
                 r.name.clone(),
                 match r.stored_rows == r.rows {
                     true => human_count(r.rows as u64),
-                    false => format!("{} of {}", human_count(r.rows as u64), human_count(r.stored_rows as u64)),
+                    false => format!("{} in {} stored", human_count(r.rows as u64), human_count(r.stored_rows as u64)),
                 },
                 if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") },
                 r.bytes.map_or_else(|| "-".into(), human_bytes),

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::parquet::arrow::ProjectionMask;
 use crate::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use crate::rows::{Decoder, Label, Layout, Role, Shape, mosaic_side};
+use crate::rows::{Decoder, Label, Layout, Role, Shape, mosaic_side, packed};
 use crate::sql::PROVENANCE_KEY;
 
 #[derive(Debug, clap::Args)]
@@ -205,12 +205,13 @@ impl Inspected {
                 })
             })
             .collect();
+        let packed = packed(&self.schema);
         let class = |(label, rows): (&Option<Label>, &u64)| {
             let name = match (label, layout) {
                 (Some(label), Ok(layout)) => Some(layout.class_name(label)),
                 _ => None,
             };
-            json!({ "label": label, "name": name, "rows": rows })
+            json!({ "label": label, "name": name, "rows": rows, "decoded_rows": rows * packed as u64 })
         };
         let provenance =
             self.provenance.as_deref().map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
@@ -218,6 +219,7 @@ impl Inspected {
             "file": path.display().to_string(),
             "bytes": self.bytes,
             "rows": self.rows,
+            "decoded_rows": self.rows * packed as i64,
             "row_groups": self.row_groups,
             "mosaic": self.schema.fields().iter().map(|field| mosaic_side(field)).max(),
             "columns": columns,
@@ -242,7 +244,10 @@ fn text(described: &Value) -> String {
         count(&described["rows"]),
         match described["mosaic"].as_u64().unwrap_or(1) {
             0 | 1 => String::new(),
-            side => format!(", whose pictures hold {} each", side * side),
+            side => {
+                let decoded = count(&described["decoded_rows"]);
+                format!(", whose pictures hold {} each and decode to {decoded}", side * side)
+            }
         },
         human_bytes(described["bytes"].as_u64().unwrap_or(0))
     );

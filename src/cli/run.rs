@@ -26,8 +26,8 @@ use crate::parquet::arrow::ArrowWriter;
 use crate::parquet::basic::Compression;
 use crate::parquet::file::metadata::KeyValue;
 use crate::parquet::file::properties::WriterProperties;
-use crate::rows::{Label, Layout};
-use crate::sql::PROVENANCE_KEY;
+use crate::rows::{Label, Layout, packed};
+use crate::sql::{PROVENANCE_KEY, selection};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -83,6 +83,8 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
             "output": args.output.display().to_string(),
             "rows_in": rows_in,
             "rows_out": rows_out,
+            "decoded_rows": rows_out * written.packed as u64,
+            "selection": written.selection,
             "classes": written.classes,
             "options": options.changed().into_iter().map(|(name, value)| (name.into(), value.into())).collect::<Map<_, Value>>(),
             "cpu_seconds": cpu,
@@ -93,9 +95,15 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
         });
         writeln!(out, "{report}")?;
     } else if !quiet {
-        let (rows_in, rows_out) = (human_count(rows_in), human_count(rows_out));
-        let classes = written.classes.map_or_else(String::new, |n| format!(" of {n} classes"));
-        writeln!(out, "{}: {rows_out} rows{classes}, {}", args.output.display(), human_bytes(written.bytes))?;
+        let mut facts = vec![format!("{} rows", human_count(rows_out))];
+        facts[0] += &written.classes.map_or_else(String::new, |n| format!(" of {n} classes"));
+        if written.packed > 1 {
+            facts.push(format!("which decode to {}", human_count(rows_out * written.packed as u64)));
+        }
+        facts.extend(written.selection.map(|how| format!("real ones, chosen by {how}")));
+        facts.push(human_bytes(written.bytes));
+        writeln!(out, "{}: {}", args.output.display(), facts.join(", "))?;
+        let rows_in = human_count(rows_in);
         let memory = peak_memory().map_or_else(String::new, |b| format!(", {} of memory at most", human_bytes(b)));
         let cpu = cpu_time().as_secs_f64();
         writeln!(out, "from {rows_in} rows in {wall:.1} s, {cpu:.1} CPU-seconds{memory}")?;
@@ -107,6 +115,10 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
 struct Written {
     rows_in: Option<u64>,
     rows_out: usize,
+    /// Pictures that each row holds.
+    packed: usize,
+    /// How rows were chosen, if they are real ones.
+    selection: Option<String>,
     classes: Option<usize>,
     bytes: u64,
     provenance: Option<String>,
@@ -137,6 +149,8 @@ async fn distil(args: &RunArgs, options: &Options, threads: usize, progress: &Jo
         // Each pass reads all of them.
         rows_in: metrics.count("rows_read").map(|rows| rows / options.passes.max(1) as u64),
         rows_out,
+        packed: packed(&schema),
+        selection: selection(&schema),
         classes: layout.is_some().then_some(labels.len()),
         bytes,
         provenance: schema.metadata().get(PROVENANCE_KEY).cloned(),

@@ -202,6 +202,11 @@ impl Method {
         }
     }
 
+    /// Its name, and `asked`'s in brackets where that stands for it: `herding (auto)`.
+    pub(crate) fn chosen_from(self, asked: Self) -> String {
+        if self == asked { self.to_string() } else { format!("{self} ({asked})") }
+    }
+
     /// Whether it looks at what extractors make of the rows.
     pub fn extracts(self) -> bool {
         self != Self::Random

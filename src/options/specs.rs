@@ -140,7 +140,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         method,
         Kind::Choice(Method::VALUES),
-        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm') or the loss of a 'ridge' regression (alias 'frepo'); or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'. 'auto': 'herding' for tables, else 'characteristic'.",
+        "What synthetic rows match: 'mean' embeddings (alias 'dm'), 'characteristic' functions (alias 'ncfm') or the loss of a 'ridge' regression (alias 'frepo'); or how real rows are chosen, unchanged: 'random', 'herding', 'k_center', 'k_means'. 'auto': 'herding' for tables, else 'characteristic', or 'ridge' where labels are learned.",
         |n, v| Method::parse(n, &text(n, v)?),
         shown
     ),
@@ -189,7 +189,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         extractors,
         Kind::Integer,
-        "Frozen networks in the pool. Default: 16; 4 where pictures end with unrolled training and nothing else asks for more of the pool; none where features don't matter.",
+        "Frozen networks in the pool. Default: 16; 4 where pictures end with unrolled training, as ipc and not rows says, and nothing else asks for more of the pool; none where features don't matter.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
     ),
@@ -371,7 +371,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         reservoir_per_class,
         Kind::Integer,
-        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64), for pictures max(ipc, 1000), or fewer beyond 1,024 numbers; max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; 0 with init => 'noise', but as otherwise with unroll, experts, unroll_width, kept_extractors or learned_frequencies; max(64, min(rows, 1000)) with rows.",
+        "Real rows kept per class to start or choose from, and to try networks on. Default: max(ipc, 64); max(10 * ipc, 64) with method => 'herding', 'k_center' or 'k_means'; max(64, min(rows, 1000)) with rows; 10 * ipc, from 64 to 1000, or ipc where that is more, with another allocation; 0 with init => 'noise'. At least 1000, fewer beyond 1,024 numbers, where pictures are made from real ones, or where unroll, experts, unroll_width, kept_extractors or learned_frequencies ask for it.",
         |n, v| int_option(n, v, 0, 1_000_000),
         shown_option
     ),

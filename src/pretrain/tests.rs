@@ -62,6 +62,37 @@ fn a_trained_pool_is_of_four_kinds_and_training_pulls_the_classes_apart() {
     );
 }
 
+fn weights(net: &ConvNet) -> Vec<Vec<f32>> {
+    let tensors = net.blocks().iter().flat_map(|(weight, affine)| [weight, affine]);
+    tensors.map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn a_network_between_two_is_their_mean_and_noise_is_as_long_as_is_said() {
+    let [a, b] = [0, 1].map(|n| {
+        let mut stream = random::stream(n, "networks");
+        ConvNet::random([1, 8, 8], 8, 1, &mut stream, &Device::Cpu).unwrap()
+    });
+    for share in [0.0, 0.5, 1.0] {
+        let found = weights(&training::between(&a, &b, share).unwrap());
+        for ((found, a), b) in
+            found.iter().flatten().zip(weights(&a).iter().flatten()).zip(weights(&b).iter().flatten())
+        {
+            let expected = f64::from(*a) * (1.0 - share) + f64::from(*b) * share;
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{share}: {found} {expected}");
+        }
+    }
+    let moved = training::perturbed(&a, 0.05, 3, 7).unwrap();
+    let (of, moved_to) = (&weights(&a)[0], &weights(&moved)[0]);
+    let length = |v: &[f32]| v.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+    for (filter, moved) in of.chunks(9).zip(moved_to.chunks(9)) {
+        let noise: Vec<f32> = filter.iter().zip(moved).map(|(a, b)| b - a).collect();
+        assert!((length(&noise) / length(filter) - 0.05).abs() < 1e-5, "{noise:?}");
+    }
+    assert_eq!(weights(&training::perturbed(&a, 0.0, 3, 7).unwrap()), weights(&a));
+    assert_ne!(weights(&training::perturbed(&a, 0.05, 3, 8).unwrap()), weights(&moved));
+}
+
 #[test]
 fn early_extractors_of_one_run_are_perturbed_each_in_its_own_way() {
     let pool = made(PoolKind::Early, 3);

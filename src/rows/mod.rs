@@ -23,7 +23,7 @@ pub use decode::{Decoder, Rows};
 pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
-pub use mosaic::{MOST_PER_SIDE, Mosaic, mosaic_side, with_mosaic};
+pub use mosaic::{MOST_PER_SIDE, Mosaic, mosaic_side, packed, with_mosaic};
 pub use soft_label::{SOFT_LABEL, has_soft_labels, soft_label_array, soft_labels, with_soft_label_column};
 pub use table::{Profile, TableScaling};
 pub use unpack::Unpacker;

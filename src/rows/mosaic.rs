@@ -38,6 +38,11 @@ pub fn mosaic_side(field: &Field) -> usize {
     side.filter(|side| (1..=MOST_PER_SIDE).contains(side)).unwrap_or(1)
 }
 
+/// How many pictures each row of `schema` decodes to, as its fields say; 1 where none does.
+pub fn packed(schema: &Schema) -> usize {
+    schema.fields().iter().map(|field| mosaic_side(field).pow(2)).max().unwrap_or(1)
+}
+
 /// Pixels a side of a tile that isn't coarse.
 const LEAST: usize = 8;
 

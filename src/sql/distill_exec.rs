@@ -188,6 +188,13 @@ impl DistillExec {
             None => ("ipc", options.ipc.to_string()),
         };
         let mut facts = vec![("source", self.job.source.clone()), amount];
+        if options.packed() > 1 {
+            facts.push(("mosaic", options.mosaic.to_string()));
+            facts.push(match options.rows {
+                Some(rows) => ("decoded_rows", (rows * options.packed()).to_string()),
+                None => ("decoded_ipc", (options.ipc * options.packed()).to_string()),
+            });
+        }
         if options.allocation != Allocation::Equal {
             facts.push(("allocation", options.allocation.to_string()));
         }

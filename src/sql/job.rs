@@ -190,8 +190,7 @@ impl Job {
 
     /// The method, and that it was chosen, as EXPLAIN shows it.
     pub(super) fn method(&self) -> String {
-        let method = self.options.method;
-        if method == self.asked { method.to_string() } else { format!("{method} ({})", self.asked) }
+        self.options.method.chosen_from(self.asked)
     }
 
     /// Threads that the job's work runs on.

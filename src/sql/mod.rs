@@ -45,7 +45,7 @@ pub use distance::distill_distance_udf;
 pub use make_pool::make_pool;
 pub use options::DistillConfig;
 pub use progress::{Event, ProgressListener};
-pub use provenance::{PROVENANCE_KEY, weight_column};
+pub use provenance::{PROVENANCE_KEY, selection, weight_column};
 pub use read::read;
 pub use sketch_agg::distill_sketch_agg_udaf;
 pub use union_agg::distill_union_agg_udaf;

@@ -71,9 +71,10 @@ impl DistillTable {
                     "option 'passes': {name} has sketches, and a further pass would read the rows that they were made of; leave it out, or distill these rows"
                 );
             }
-            let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+            let (asked, fingerprint) = (options.clone(), fingerprint(&source, &scans));
             let SketchSource { layout, options, input, origin } =
                 SketchSource::open(state, source, column, &name, options).await?;
+            let provenance = provenance(&asked, layout.single().is_none(), &name, &fingerprint);
             let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
             let warm = warm_start(state, &layout, &options, &job_name).await?;
             let job = Arc::new(Job::new(layout, options, name, pools).map_err(planned)?);
@@ -82,7 +83,7 @@ impl DistillTable {
         let schema = schema_with_metadata(state, &source, &scans).await?;
         let hints = hints(state, &source, &schema, &scans).await;
         let layout = Layout::infer_with(&schema, &options, &hints).map_err(planned)?;
-        let provenance = provenance(&options, &name, &fingerprint(&source, &scans));
+        let provenance = provenance(&options, layout.single().is_none(), &name, &fingerprint(&source, &scans));
         let schema = output_schema(&layout, &options, provenance).map_err(planned)?;
 
         let columns: Vec<Expr> = layout

@@ -71,6 +71,21 @@ fn rows_in_all_take_the_place_of_ipc_and_a_file_with_weights_can_be_used() {
 }
 
 #[test]
+fn rows_that_are_real_ones_are_told_from_made_ones() {
+    let folder = Folder::new();
+    let query = "(SELECT CAST(label AS DOUBLE) AS a, -label AS b, label FROM 'train.parquet')";
+    let job = ["run", query, "-o", "chosen.parquet", "--ipc", "2", "--extractors", "2", "--width", "8"];
+    let summary = folder.succeeds(job);
+    assert!(summary.contains("6 rows of 3 classes, real ones, chosen by herding (auto), "), "{summary}");
+    let note = |file: &str| json(&folder.succeeds(["inspect", file, "--json"]))["provenance"].clone();
+    assert_eq!(note("chosen.parquet")["selection"], "herding (auto)");
+    let report = json(&folder.succeeds([&job[..], &["--method", "random", "--overwrite", "--json"]].concat()));
+    assert_eq!((&report["selection"], &note("chosen.parquet")["selection"]), (&"random".into(), &"random".into()));
+    let made = json(&folder.succeeds([&small_run("train.parquet", "made.parquet")[..], &["--json"]].concat()));
+    assert!(made["selection"].is_null() && note("made.parquet").get("selection").is_none(), "{made}");
+}
+
+#[test]
 fn a_query_in_parentheses_is_a_source() {
     let folder = Folder::new();
     let summary = folder.succeeds(small_run("(SELECT * FROM 'train.parquet' WHERE label < 2)", "out.parquet"));
@@ -120,11 +135,21 @@ fn pictures_that_hold_several_are_unpacked_and_evaluated_as_what_they_hold() {
     assert!(packed.status.success(), "{warned}");
     // Once, however many passes there are.
     assert_eq!(warned.matches("leaves 4x4 pixels of each picture").count(), 1, "{warned}");
+    let summary = String::from_utf8(packed.stdout).unwrap();
+    assert!(summary.contains("packed.parquet: 6 rows of 3 classes, which decode to 24, "), "{summary}");
     let said = folder.succeeds(["unpack", "packed.parquet", "-o", "rows.parquet"]);
     assert!(said.contains("24 rows of 6 stored ones"), "{said}");
     let inspect = |file: &str| json(&folder.succeeds(["inspect", file, "--json"]));
     assert_eq!((&inspect("packed.parquet")["rows"], &inspect("rows.parquet")["rows"]), (&6.into(), &24.into()));
     assert_eq!(inspect("packed.parquet")["mosaic"], 2);
+    let counts = |of: &serde_json::Value| (of["rows"].as_u64().unwrap(), of["decoded_rows"].as_u64().unwrap());
+    assert_eq!([counts(&inspect("packed.parquet")), counts(&inspect("rows.parquet"))], [(6, 24), (24, 24)]);
+    assert_eq!(counts(&inspect("packed.parquet")["classes"][0]), (2, 8));
+    let shown = folder.succeeds(["inspect", "packed.parquet"]);
+    assert!(shown.contains("6 rows, whose pictures hold 4 each and decode to 24, "), "{shown}");
+    let run = small_run("train.parquet", "again.parquet");
+    let run = json(&folder.succeeds([&run[..], &options, &["--json"]].concat()));
+    assert_eq!((&run["rows_out"], &run["decoded_rows"]), (&6.into(), &24.into()), "{run}");
     // The names of classes came along.
     assert_eq!(inspect("rows.parquet")["classes"][2]["name"], "below");
     let args = ["--test", "test.parquet", "--network", "linear", "--epochs", "20", "--repeats", "1", "--json"];

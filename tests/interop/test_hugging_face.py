@@ -90,7 +90,9 @@ def test_soft_labels_are_a_list_of_numbers_beside_the_label(distill, tmp_path):
     output = distill.run(DIGITS, "soft", "--label-kind", "soft")
     soft = Dataset.from_parquet(str(output), cache_dir=str(tmp_path))
     assert soft.features["soft_label"] == List(Value("float32"))
+    order = pq.read_schema(output).field("soft_label").metadata[b"datafusion-distill.classes"]
+    assert order == b"ascending values of the label column"
     for row in soft:
         shares = row["soft_label"]
         assert len(shares) == 10 and sum(shares) == pytest.approx(1, abs=1e-5)
-        assert shares[row["label"]] == max(shares)
+        assert shares[row["label"]] == max(shares), "the labels are 0 to 9, and so the order of the shares"

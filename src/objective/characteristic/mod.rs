@@ -30,7 +30,8 @@ use target::{Target, Weights};
 /// `(|P_r| - |P_s|)^2 + 2 (|P_r| |P_s| - Re Re - Im Im)`, it is computed as `sqrt((a - b)(|P_r| - |P_s|)^2 + b |P_r - P_s|^2)`, which doesn't
 /// lose small distances to cancellation.
 ///
-/// What a finite number of real rows adds to amplitudes on average is taken off.
+/// What a finite number of real rows adds to amplitudes on average is taken off (the paper numbers no equation of it; [`Target`] has ours). To `|P_r - P_s|^2` it adds a
+/// constant, so where a = b, the default, there is nothing to take off.
 ///
 /// Two options bring in the other player of NCFM's game (equation 3), who looks for frequencies that tell real and synthetic rows apart, while the rows are moved so that they don't. There
 /// it is a network that proposes frequencies. With `min_max` it weighs those of the sketch: the mean over frequencies is a weighted one. With `learned_frequencies` it
@@ -173,14 +174,18 @@ mod tests {
         random::normal(&mut random::stream(9, purpose), n)
     }
 
-    /// An objective whose targets are the characteristic functions of `real` `[21, 20]`, seven rows a class.
+    /// An objective whose targets are the characteristic functions of `real` `[21, 20]`, seven rows a class, as if of so many rows that nothing is to be corrected.
     fn objective(real: &Tensor, alpha: f64, beta: f64) -> Characteristic<'static> {
+        objective_of(real, u64::MAX, alpha, beta)
+    }
+
+    /// The same, as if of `count` rows a class.
+    fn objective_of(real: &Tensor, count: u64, alpha: f64, beta: f64) -> Characteristic<'static> {
         let frequencies = frequencies(20, 150);
         let norm = real.sqr().unwrap().sum_keepdim(D::Minus1).unwrap().sqrt().unwrap();
         let (real, imaginary) =
             characteristic(&real.broadcast_div(&norm).unwrap(), &frequencies, &Groups::new(&[7; 3])).unwrap();
-        // As if of so many rows that nothing is to be corrected.
-        let target = Target::new(real, imaginary, &[u64::MAX; 3]).unwrap();
+        let target = Target::new(real, imaginary, &[count; 3]).unwrap();
         let header = crate::sketch::Header { frequencies: 150, ..crate::sketch::test_header() };
         let (targets, frequencies) = (vec![target], vec![OnceLock::from(frequencies)]);
         let (weights, arena) = (Weights { alpha, beta }, Arc::default());
@@ -202,6 +207,16 @@ mod tests {
             let list = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             list(re).into_iter().zip(list(im)).map(|(a, b)| (f64::from(a), f64::from(b))).collect()
         };
+        let mean = |sizes: [usize; 3], of: &dyn Fn([f64; 2], [f64; 2]) -> f64| -> f64 {
+            let pairs = cf(&real_rows(), [7; 3]).into_iter().zip(cf(&synthetic, sizes));
+            pairs.map(|((ar, ai), (br, bi))| of([ar, ai], [br, bi]).max(0.0).sqrt()).sum::<f64>() / 450.0
+        };
+        let loss = |count: u64, alpha, beta, sizes: [usize; 3]| {
+            let objective = objective_of(&real_rows(), count, alpha, beta);
+            f64::from(
+                objective.loss(0, &synthetic, &Groups::new(&sizes), &synthetic).unwrap().to_scalar::<f32>().unwrap(),
+            )
+        };
         for (alpha, beta, sizes) in [
             (0.5, 0.5, SIZES[0]),
             (0.5, 0.5, SIZES[1]),
@@ -209,19 +224,21 @@ mod tests {
             (0.0, 1.0, SIZES[0]),
             (1.0, 0.0, SIZES[0]),
         ] {
-            let expected: f64 = cf(&real_rows(), [7; 3])
-                .iter()
-                .zip(cf(&synthetic, sizes))
-                .map(|((ar, ai), (br, bi))| {
-                    let (a, b) = (ar.hypot(*ai), br.hypot(bi));
-                    (alpha * (a - b).powi(2) + 2.0 * beta * (a * b - ar * br - ai * bi)).max(0.0).sqrt()
-                })
-                .sum::<f64>()
-                / 450.0;
-            let loss =
-                objective(&real_rows(), alpha, beta).loss(0, &synthetic, &Groups::new(&sizes), &synthetic).unwrap();
-            let loss = loss.to_scalar::<f32>().unwrap();
-            assert!((f64::from(loss) - expected).abs() < 1e-5, "{alpha} {beta}: {loss} {expected}");
+            let expected = mean(sizes, &|[ar, ai], [br, bi]| {
+                let (a, b) = (ar.hypot(ai), br.hypot(bi));
+                alpha * (a - b).powi(2) + 2.0 * beta * (a * b - ar * br - ai * bi)
+            });
+            let found = loss(u64::MAX, alpha, beta, sizes);
+            assert!((found - expected).abs() < 1e-5, "{alpha} {beta}: {found} {expected}");
+            // Of seven rows amplitudes are too large; where both weigh alike only the distance counts, and nothing is taken off.
+            let corrected = mean(sizes, &|[ar, ai], [br, bi]| {
+                let amplitude = (ar * ar + ai * ai - (1.0 - ar * ar - ai * ai) / 6.0).max(0.0).sqrt();
+                let apart = (ar - br).powi(2) + (ai - bi).powi(2);
+                (alpha - beta) * (amplitude - br.hypot(bi)).powi(2) + beta * apart
+            });
+            let found = loss(7, alpha, beta, sizes);
+            assert!((found - corrected).abs() < 1e-5, "{alpha} {beta}: {found} {corrected}");
+            assert_eq!((corrected - expected).abs() > 1e-3, alpha != beta, "{alpha} {beta}: {corrected} {expected}");
         }
     }
 
