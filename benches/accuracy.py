@@ -23,7 +23,7 @@ is told, left out of the table, and tried again by the next run.
 
 All are trained on and tested by `distill evaluate`, with the same options, after the last epoch. Every report is a line of FOLDER/results.jsonl, with the job's own report and
 options; what is there already isn't done again, so that a run that was stopped goes on, and one with other --evaluate-options takes the files that were made; lines
-of another machine, version or commit are told of. `above` is the first set's lead over a row in points and, in brackets, in pooled standard errors. The distillation's CPU-seconds, wall seconds and memory are the job's own, decoding and extraction
+of another machine, version, commit or (with $DISTILL) file are told of, rows that are made as well as networks. `above` is the first set's lead over a row in points and, in brackets, in pooled standard errors. The distillation's CPU-seconds, wall seconds and memory are the job's own, decoding and extraction
 included; `training CPU-s` is one network's training and test, and a choice of real rows with it. Bytes are the file's; with ~ those of as many rows of TRAIN.
 
 Wants nothing but Python 3.9 and the command `distill`: $DISTILL, or the one that cargo builds.
@@ -36,6 +36,7 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -96,13 +97,15 @@ def machine():
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         processor = names[0] if names else processor
-    return f"{processor}, {os.cpu_count()} cores; {distill('--version').strip()}{commit()}"
+    return f"{processor}, {os.cpu_count()} cores; {distill('--version').strip()}{build()}"
 
 
-def commit():
-    """Which commit of this tree the command is built of; nothing where it comes from elsewhere, or the tree is no checkout."""
-    if os.environ.get("DISTILL"):
-        return ""
+def build():
+    """Which build the command is: of what commit of this tree, or for one from elsewhere the beginning of its file's SHA-256. Nothing where the tree is no checkout."""
+    command = os.environ.get("DISTILL")
+    if command:
+        file = shutil.which(command)
+        return f", SHA-256 {hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()[:10]}" if file else ""
     try:
         told = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     except FileNotFoundError:
@@ -192,14 +195,14 @@ def digest(parts):
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:10]
 
 
-def made(folder, name, train, ipc, seed, options):
+def made(folder, by, name, train, ipc, seed, options):
     """The file of a set and its job's report: those of an earlier run if there are any."""
     asked = [train, "--ipc", ipc, "--seed", seed, *options]
     stem = folder / f"{name.split()[0]}-ipc-{ipc}-seed-{seed}-{digest(asked)}"
     small, told = stem.with_suffix(".parquet"), stem.with_suffix(".json")
     if not (small.exists() and told.exists()):
         told.unlink(missing_ok=True)
-        told.write_text(distill("run", *asked, "-o", small, "--overwrite", "--json"))
+        told.write_text(json.dumps({**json.loads(distill("run", *asked, "-o", small, "--overwrite", "--json")), "by": by}))
     return small, reports(told.read_text())[0]
 
 
@@ -222,7 +225,7 @@ def measure(given, folder, results, asked, ipc, seed, failures):
             add(name, None, reports(evaluated)[0])
             continue
         try:
-            small, job = made(folder, name, train, ipc, seed, options)
+            small, job = made(folder, results.by, name, train, ipc, seed, options)
         except Failed as failure:
             if not (given.curve or given.ablation):
                 raise
@@ -238,7 +241,7 @@ def measure(given, folder, results, asked, ipc, seed, failures):
         baselines = []
     if baselines:
         # No set is made beside which they could be measured: one real row of each class is.
-        small, _ = made(folder, "one-row", train, 1, seed, ["--method", "random"])
+        small, _ = made(folder, results.by, "one-row", train, 1, seed, ["--method", "random"])
         beside = ["--baseline", ",".join(baselines), "--from", train, "--ipc", ipc]
         for baseline, report in zip(baselines, reports(distill("evaluate", small, *common, *evaluation, *beside))[1:]):
             add(baseline, None, report)
@@ -295,7 +298,8 @@ def table(given, folder, results, asked):
             lines = [line for line in lines if line]
             if lines:
                 first = first or lines
-                others.update(line.get("by", "a version that didn't say") for line in lines)
+                parts = [part for line in lines for part in (line, line["job"]) if part]
+                others.update(part.get("by", "a version that didn't say") for part in parts)
                 shown = name.replace(" ", " `", 1) + "`" if " " in name else name
                 print("| " + " | ".join(map(str, [ipc, shown, *row(lines, first, bytes_per_row)])) + " |")
     others.discard(results.by)

@@ -6,7 +6,7 @@
 #     benches/census.sh census/fit.parquet census/validation.parquet [BUDGET...]
 #
 #     BUDGET                        rows=N, in all, or ipc=N, of each class (default: ipc=10 ipc=100 rows=1000)
-#     METHODS="auto random"         (default: those of the line below)
+#     METHODS="auto random"         (default: auto mean characteristic random herding k_center k_means)
 #     SEEDS="0 1 2"                 one job each (default: 0 1 2)
 #     EXCLUDE=instance_weight       columns that are no features (this is the default)
 #     WEIGHT=weight                 a name: small files get a column of weights, and models train with it (default: none)

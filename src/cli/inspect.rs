@@ -219,7 +219,7 @@ impl Inspected {
             "file": path.display().to_string(),
             "bytes": self.bytes,
             "rows": self.rows,
-            "decoded_rows": self.rows * packed as i64,
+            "decoded_rows": self.rows.saturating_mul(packed as i64),
             "row_groups": self.row_groups,
             "mosaic": self.schema.fields().iter().map(|field| mosaic_side(field)).max(),
             "columns": columns,

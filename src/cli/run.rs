@@ -100,7 +100,8 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
         if written.packed > 1 {
             facts.push(format!("which decode to {}", human_count(rows_out * written.packed as u64)));
         }
-        facts.extend(written.selection.map(|how| format!("real ones, chosen by {how}")));
+        let real = if written.packed > 1 { "packed of real ones" } else { "real ones" };
+        facts.extend(written.selection.map(|how| format!("{real}, chosen by {how}")));
         facts.push(human_bytes(written.bytes));
         writeln!(out, "{}: {}", args.output.display(), facts.join(", "))?;
         let rows_in = human_count(rows_in);
@@ -117,7 +118,7 @@ struct Written {
     rows_out: usize,
     /// Pictures that each row holds.
     packed: usize,
-    /// How rows were chosen, if they are real ones.
+    /// How rows were chosen, if they are real ones, or mosaics of such.
     selection: Option<String>,
     classes: Option<usize>,
     bytes: u64,

@@ -189,7 +189,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         extractors,
         Kind::Integer,
-        "Frozen networks in the pool. Default: 16; 4 where pictures end with unrolled training, as ipc and not rows says, and nothing else asks for more of the pool; none where features don't matter.",
+        "Frozen networks in the pool. Default: 16; 4 where pictures end with unrolled training, as ipc says, or unroll with rows, and nothing else asks for more of the pool; none where features don't matter.",
         |n, v| int_option(n, v, 1, 4096),
         shown_option
     ),

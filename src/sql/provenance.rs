@@ -14,7 +14,7 @@ pub fn weight_column(schema: &Schema) -> Option<String> {
     Some(note["options"]["weight"].as_str()?.to_string())
 }
 
-/// How the rows of this schema were chosen, `herding` or `herding (auto)`, if they are real ones, as their note says.
+/// How the rows of this schema were chosen, `herding` or `herding (auto)`, if they are real ones or mosaics of such, as their note says.
 pub fn selection(schema: &Schema) -> Option<String> {
     let note: Value = serde_json::from_str(schema.metadata().get(PROVENANCE_KEY)?).ok()?;
     Some(note["selection"].as_str()?.to_string())

@@ -81,6 +81,9 @@ fn rows_that_are_real_ones_are_told_from_made_ones() {
     assert_eq!(note("chosen.parquet")["selection"], "herding (auto)");
     let report = json(&folder.succeeds([&job[..], &["--method", "random", "--overwrite", "--json"]].concat()));
     assert_eq!((&report["selection"], &note("chosen.parquet")["selection"]), (&"random".into(), &"random".into()));
+    let mosaics = ["--ipc", "2", "--method", "random", "--mosaic", "2"];
+    let summary = folder.succeeds([&["run", "train.parquet", "-o", "mosaics.parquet"], &mosaics[..]].concat());
+    assert!(summary.contains("which decode to 24, packed of real ones, chosen by random, "), "{summary}");
     let made = json(&folder.succeeds([&small_run("train.parquet", "made.parquet")[..], &["--json"]].concat()));
     assert!(made["selection"].is_null() && note("made.parquet").get("selection").is_none(), "{made}");
 }
@@ -154,6 +157,8 @@ fn pictures_that_hold_several_are_unpacked_and_evaluated_as_what_they_hold() {
     assert_eq!(inspect("rows.parquet")["classes"][2]["name"], "below");
     let args = ["--test", "test.parquet", "--network", "linear", "--epochs", "20", "--repeats", "1", "--json"];
     let report = |file: &str| json(&folder.succeeds([&["evaluate", file], &args[..]].concat()));
+    let table = folder.succeeds([&["evaluate", "packed.parquet"], &args[..args.len() - 1]].concat());
+    assert!(table.contains("24 in 6 stored"), "{table}");
     let (packed, unpacked) = (report("packed.parquet"), report("rows.parquet"));
     assert_eq!((&packed["rows"], &packed["stored_rows"]), (&24.into(), &6.into()));
     assert_eq!((&unpacked["rows"], &unpacked["stored_rows"]), (&24.into(), &24.into()));

@@ -29,6 +29,9 @@ async fn stored_pictures_hold_four_each_and_unpack_writes_these() {
     let call = format!("distill(t, ipc => 2, mosaic => 2, {SMALL})");
     let plan = explained(&ctx, &format!("SELECT * FROM {call}"), "").await;
     assert!(plan.contains("ipc=2, mosaic=2, decoded_ipc=8"), "{plan}");
+    let in_all = format!("SELECT * FROM distill(t, rows => 6, mosaic => 2, {SMALL})");
+    let plan = explained(&ctx, &in_all, "").await;
+    assert!(plan.contains("rows=6, mosaic=2, decoded_rows=24"), "{plan}");
     let stored = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
     assert_eq!((stored.num_rows(), side(&stored)), (6, 2));
     let unpacked = rows(&ctx, &format!("SELECT * FROM unpack({call})")).await.unwrap();

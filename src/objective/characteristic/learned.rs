@@ -15,7 +15,7 @@ use crate::sketch::projection::scale;
 use crate::sketch::{MICRO_BATCH, Sketches};
 use crate::synthesize::{Adam, Optimizer};
 
-/// Most real rows of a class that frequencies are learned on: as many as the sketch keeps of pictures by default.
+/// Most real rows of a class that frequencies are learned on: a quarter of what the sketch keeps of pictures by default, as each step looks at all of them.
 const MOST_ROWS: usize = 250;
 
 /// The learning rate of directions, whose numbers have a deviation of 1, and of the logarithms of scales.
@@ -31,7 +31,7 @@ const MOST_SCALING: f64 = 4.0;
 /// the rows, v and l of the step's extractor move once, by Adam, so that the mean over classes of the discrepancy grows.
 ///
 /// The sketch has no sums at frequencies that nobody knew before the pass. So real rows are those that it keeps: a uniform draw of the distinct ones, at most 250 a class; what so few add to
-/// amplitudes is taken off. What chance adds to phases isn't, which is why these frequencies only help those of the sketch, in proportion to their numbers.
+/// amplitudes is taken off, as in [`Target`]. What chance adds to phases isn't, which is why these frequencies only help those of the sketch, in proportion to their numbers.
 #[derive(Debug)]
 pub(super) struct Learned<'a> {
     pool: &'a Pool,

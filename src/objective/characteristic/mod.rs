@@ -30,8 +30,8 @@ use target::{Target, Weights};
 /// `(|P_r| - |P_s|)^2 + 2 (|P_r| |P_s| - Re Re - Im Im)`, it is computed as `sqrt((a - b)(|P_r| - |P_s|)^2 + b |P_r - P_s|^2)`, which doesn't
 /// lose small distances to cancellation.
 ///
-/// What a finite number of real rows adds to amplitudes on average is taken off (the paper numbers no equation of it; [`Target`] has ours). To `|P_r - P_s|^2` it adds a
-/// constant, so where a = b, the default, there is nothing to take off.
+/// What a finite number of real rows adds to amplitudes on average is taken off (the paper has no equation of it; `Target` has ours). What it adds to `|P_r - P_s|^2` is a
+/// constant, whatever the synthetic rows, and is left in; so where a = b, the default, nothing is taken off.
 ///
 /// Two options bring in the other player of NCFM's game (equation 3), who looks for frequencies that tell real and synthetic rows apart, while the rows are moved so that they don't. There
 /// it is a network that proposes frequencies. With `min_max` it weighs those of the sketch: the mean over frequencies is a weighted one. With `learned_frequencies` it
