@@ -75,6 +75,8 @@ pub struct Options {
     pub label_kind: LabelKind,
     pub soft_labels: LabelSource,
     pub mosaic: usize,
+    /// Of each class's rows, how many hold several pictures, where `mosaic` is more than 1; the others are whole ones. `None`: by how many there are.
+    pub mosaic_rows: Option<usize>,
     pub augment: String,
     pub image_size: Option<ImageSize>,
     pub ranges: Option<Ranges>,
@@ -153,6 +155,7 @@ impl Default for Options {
             label_kind: LabelKind::Hard,
             soft_labels: LabelSource::Learned,
             mosaic: 1,
+            mosaic_rows: None,
             augment: "none".into(),
             image_size: None,
             ranges: None,
@@ -209,11 +212,11 @@ impl Options {
     /// Where the classes' shares depend on how many classes there are or how large they are, they aren't known before the pass: then at most 1,000
     /// are kept, or what `ipc` asks for.
     pub fn reservoir(&self, shape: Shape) -> usize {
-        let ipc = self.ipc * self.packed();
+        let ipc = self.pictures(self.ipc);
         let compares = matches!(self.method, Method::Herding | Method::KCenter | Method::KMeans);
         let wanted = match (self.rows, self.allocation) {
             _ if self.init == Init::Noise && !compares => 0,
-            (Some(rows), _) => (rows * self.packed()).clamp(64, 1000),
+            (Some(rows), _) => self.pictures(rows).clamp(64, 1000),
             (None, _) if compares => (10 * ipc).max(64),
             (None, Allocation::Equal) => ipc.max(64),
             (None, Allocation::Proportional | Allocation::Sqrt) => (10 * ipc).min(1000).max(ipc).max(64),
@@ -233,9 +236,16 @@ impl Options {
         asking.into_iter().find_map(|(name, n)| asked(n).then_some(name))
     }
 
-    /// Pictures in a stored one, see option `mosaic`.
-    pub fn packed(&self) -> usize {
-        self.mosaic * self.mosaic
+    /// Pictures a side in each of `rows` stored rows of a class: those that hold several come first, see options `mosaic` and `mosaic_rows`.
+    pub fn sides(&self, rows: usize) -> impl Iterator<Item = usize> + use<> {
+        let (packed, side) = (self.mosaics(rows), self.mosaic);
+        (0..rows).map(move |row| if row < packed { side } else { 1 })
+    }
+
+    /// Pictures that `rows` stored rows of a class hold.
+    pub fn pictures(&self, rows: usize) -> usize {
+        let packed = self.mosaics(rows);
+        packed * self.mosaic * self.mosaic + rows - packed
     }
 
     /// Whether the extractors are trained on the source's rows.

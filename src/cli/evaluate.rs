@@ -204,8 +204,8 @@ impl Sets {
         let (baseline, Some(original)) = (args.baseline[run - 1], &self.original) else {
             return Err(Failure::new("--baseline needs --from, the rows to choose from"));
         };
-        let most = self.train.rows_by_class().iter().map(Vec::len).max().unwrap_or(1);
-        let ipc = args.ipc.map_or(most.div_ceil(self.train.packed.max(1)), |n| n as usize);
+        let most = self.train.stored.iter().copied().max().unwrap_or(1);
+        let ipc = args.ipc.map_or(most, |n| n as usize);
         Ok(evaluate_baseline(baseline, original, ipc, &self.test, config, observer)?)
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::parquet::arrow::ProjectionMask;
 use crate::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use crate::rows::{Decoder, Label, Layout, Role, Shape, mosaic_side, packed};
+use crate::rows::{Decoder, Label, Layout, MOSAIC, Role, Shape, has_mosaic_column, mosaic_side, mosaic_sides};
 use crate::sql::PROVENANCE_KEY;
 
 #[derive(Debug, clap::Args)]
@@ -53,9 +53,10 @@ pub(super) fn inspect(args: InspectArgs, quiet: bool) -> Outcome {
     let options = args.reading.options()?;
     let file = Inspected::open(&args.file)?;
     let layout = Layout::infer(&file.schema, &options);
-    let classes = layout.as_ref().ok().map(|layout| file.classes(layout)).transpose()?;
+    let sides = file.sides()?;
+    let classes = layout.as_ref().ok().map(|layout| file.classes(layout, &sides)).transpose()?;
     let mut out = std::io::stdout();
-    let described = file.described(&args.file, layout.as_ref(), classes.as_ref());
+    let described = file.described(&args.file, layout.as_ref(), classes.as_ref(), &sides);
     if args.json {
         writeln!(out, "{described}")?;
     } else if !quiet {
@@ -72,6 +73,9 @@ pub(super) fn inspect(args: InspectArgs, quiet: bool) -> Outcome {
     }
     Ok(())
 }
+
+/// Rows by label, and the pictures that these hold.
+type Classes = BTreeMap<Option<Label>, (u64, u64)>;
 
 struct Inspected {
     path: PathBuf,
@@ -110,15 +114,32 @@ impl Inspected {
         Ok(builder.with_projection(mask).with_batch_size(1024).build()?)
     }
 
-    /// Rows by label; `None` is NULL.
-    fn classes(&self, layout: &Layout) -> Outcome<BTreeMap<Option<Label>, u64>> {
-        let mut counts = BTreeMap::new();
+    /// Rows by label, and the pictures that these hold, as many a side as `sides` says; `None` is NULL.
+    fn classes(&self, layout: &Layout, sides: &[usize]) -> Outcome<Classes> {
+        let mut counts = Classes::new();
+        let mut sides = sides.iter();
         for batch in self.read(&[layout.label])? {
             for label in Label::from_array(layout.label_name(), batch?.column(0))? {
-                *counts.entry(label).or_default() += 1;
+                let (rows, pictures) = counts.entry(label).or_default();
+                *rows += 1;
+                *pictures += sides.next().map_or(1, |side| side.pow(2) as u64);
             }
         }
         Ok(counts)
+    }
+
+    /// Pictures a side that each row holds, as a column says, or a note of all.
+    fn sides(&self) -> Outcome<Vec<usize>> {
+        if !has_mosaic_column(&self.schema) {
+            let side = self.schema.fields().iter().map(|field| mosaic_side(field)).max().unwrap_or(1);
+            return Ok(vec![side; usize::try_from(self.rows).unwrap_or(0)]);
+        }
+        let mut sides = vec![];
+        for batch in self.read(&[self.schema.index_of(MOSAIC).map_err(Error::from)?])? {
+            let first_row = sides.len() as u64;
+            sides.extend(mosaic_sides(&self.path.display().to_string(), first_row, batch?.column(0))?);
+        }
+        Ok(sides)
     }
 
     /// Name and first pictures of each class.
@@ -182,7 +203,8 @@ impl Inspected {
         &self,
         path: &Path,
         layout: Result<&Layout, &Error>,
-        classes: Option<&BTreeMap<Option<Label>, u64>>,
+        classes: Option<&Classes>,
+        sides: &[usize],
     ) -> Value {
         let columns: Vec<Value> = self
             .schema
@@ -205,13 +227,12 @@ impl Inspected {
                 })
             })
             .collect();
-        let packed = packed(&self.schema);
-        let class = |(label, rows): (&Option<Label>, &u64)| {
+        let class = |(label, (rows, pictures)): (&Option<Label>, &(u64, u64))| {
             let name = match (label, layout) {
                 (Some(label), Ok(layout)) => Some(layout.class_name(label)),
                 _ => None,
             };
-            json!({ "label": label, "name": name, "rows": rows, "decoded_rows": rows * packed as u64 })
+            json!({ "label": label, "name": name, "rows": rows, "decoded_rows": pictures })
         };
         let provenance =
             self.provenance.as_deref().map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
@@ -219,9 +240,10 @@ impl Inspected {
             "file": path.display().to_string(),
             "bytes": self.bytes,
             "rows": self.rows,
-            "decoded_rows": self.rows.saturating_mul(packed as i64),
+            "decoded_rows": sides.iter().map(|side| side.pow(2)).sum::<usize>(),
             "row_groups": self.row_groups,
-            "mosaic": self.schema.fields().iter().map(|field| mosaic_side(field)).max(),
+            "mosaic": sides.iter().max().copied().unwrap_or(1),
+            "mosaic_rows": sides.iter().filter(|side| **side > 1).count(),
             "columns": columns,
             "roles_unknown": layout.err().map(ToString::to_string),
             "classes": classes.map(|classes| classes.iter().map(class).collect::<Vec<_>>()),
@@ -246,7 +268,13 @@ fn text(described: &Value) -> String {
             0 | 1 => String::new(),
             side => {
                 let decoded = count(&described["decoded_rows"]);
-                format!(", whose pictures hold {} each and decode to {decoded}", side * side)
+                let mosaics = &described["mosaic_rows"];
+                let held = if *mosaics == described["rows"] {
+                    format!("whose pictures hold {} each and", side * side)
+                } else {
+                    format!("{} of which hold {} pictures each, and which", count(mosaics), side * side)
+                };
+                format!(", {held} decode to {decoded}")
             }
         },
         human_bytes(described["bytes"].as_u64().unwrap_or(0))

@@ -1,5 +1,6 @@
 //! Sources as SQL knows them flow in, their labelled rows, decoded alike and all in memory, flow out.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use datafusion::common::Column;
@@ -13,7 +14,8 @@ use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
 use crate::options::{Curve, Options};
 use crate::rows::{
-    Decoder, Layout, Mosaic, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_soft_labels, mosaic_side, soft_labels,
+    Decoder, Label, Layout, MOSAIC, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_mosaic_column, has_soft_labels,
+    mosaic_side, mosaic_sides, soft_labels, unpack_each,
 };
 use crate::sql;
 
@@ -88,8 +90,8 @@ struct Source {
     batches: Vec<RecordBatch>,
     /// The soft labels of each batch, where there are any.
     soft: Vec<ArrayRef>,
-    /// Pictures in a stored one, per side.
-    mosaic: usize,
+    /// Pictures in each stored one of each batch, per side.
+    sides: Vec<Vec<usize>>,
 }
 
 impl Source {
@@ -100,30 +102,41 @@ impl Source {
         let mut columns: Vec<Expr> =
             layout.projection().into_iter().map(|i| column(layout.schema.field(i).name())).collect();
         let count = columns.len();
-        let is_feature = layout.features.iter().any(|feature| layout.name_of(feature) == SOFT_LABEL);
-        columns.extend((has_soft_labels(schema) && !is_feature).then(|| column(SOFT_LABEL)));
+        let is_feature = |name: &str| layout.features.iter().any(|feature| layout.name_of(feature) == name);
+        let has_soft = has_soft_labels(schema) && !is_feature(SOFT_LABEL);
+        let has_sides = has_mosaic_column(schema) && layout.single().is_some() && !is_feature(MOSAIC);
+        columns.extend(has_soft.then(|| column(SOFT_LABEL)));
+        columns.extend(has_sides.then(|| column(MOSAIC)));
+        let side = layout.single().map_or(1, |feature| mosaic_side(layout.schema.field(feature.column)));
         let read: Vec<RecordBatch> = frame.select(columns)?.execute_stream().await?.try_collect().await?;
-        let (mut batches, mut soft) = (vec![], vec![]);
+        let (mut batches, mut soft, mut sides, mut first_row) = (vec![], vec![], vec![], 0);
         for batch in read {
-            soft.extend(batch.columns().get(count).cloned());
+            soft.extend(has_soft.then(|| batch.column(count).clone()));
+            sides.push(match has_sides {
+                true => mosaic_sides(name, first_row, batch.column(count + usize::from(has_soft)))?,
+                false => vec![side; batch.num_rows()],
+            });
+            first_row += batch.num_rows() as u64;
             batches.push(batch.project(&(0..count).collect::<Vec<_>>())?);
         }
-        let mosaic = layout.single().map_or(1, |feature| mosaic_side(layout.schema.field(feature.column)));
-        Ok(Self { name: name.into(), layout, decoder, batches, soft, mosaic })
+        Ok(Self { name: name.into(), layout, decoder, batches, soft, sides })
     }
 
     /// Its rows, as numbers that a network can be trained on.
     fn dataset(&self, scaling: Option<&TableScaling>) -> Outcome<Dataset> {
         let place = format!("{}, ", self.name);
         let (mut batches, mut shape, mut first_row): (Vec<Rows>, _, u64) = (vec![], None, 0);
-        for batch in &self.batches {
+        let (mut stored, mut pictures): (BTreeMap<Label, usize>, Vec<Vec<usize>>) = (BTreeMap::new(), vec![]);
+        for (batch, sides) in self.batches.iter().zip(&self.sides) {
+            pictures.push(sides.iter().map(|side| side * side).collect());
             for start in (0..batch.num_rows()).step_by(BATCH) {
                 let part = batch.slice(start, BATCH.min(batch.num_rows() - start));
                 let rows = self.decoder.decode(part.columns(), scaling, shape, &place, first_row + start as u64)?;
                 if !rows.is_empty() {
                     shape = Some(rows.shape);
+                    rows.labels.iter().for_each(|label| *stored.entry(label.clone()).or_default() += 1);
                     batches.push(match scaling {
-                        None => rows,
+                        None => self.decoded(rows, &sides[start..start + part.num_rows()])?,
                         Some(table) => Rows {
                             shape: Shape::Vector { len: table.input_len() },
                             values: table.scale(&rows.values),
@@ -135,15 +148,8 @@ impl Source {
             first_row += batch.num_rows() as u64;
         }
         let skipped: u64 = batches.iter().map(|rows| rows.skipped).sum();
-        let mosaic = shape.map(|shape| Mosaic::new(self.mosaic, shape)).transpose()?.flatten();
-        let packed = mosaic.map_or(1, |mosaic| mosaic.count());
-        if let Some(mosaic) = mosaic {
-            for rows in &mut batches {
-                rows.values = mosaic.unpack(&rows.values);
-                rows.labels = rows.labels.iter().flat_map(|label| std::iter::repeat_n(label.clone(), packed)).collect();
-            }
-        }
-        let set = Dataset { packed, ..Dataset::from_rows(&self.name, batches)? };
+        // The classes are those of the labels, ascending.
+        let set = Dataset::from_rows(&self.name, batches)?.with_stored(stored.into_values().collect());
         if self.soft.is_empty() {
             return Ok(set);
         }
@@ -152,10 +158,26 @@ impl Source {
             return Err(crate::Error::Data(message).into());
         }
         let mut shares = vec![];
-        for column in &self.soft {
-            shares.extend(soft_labels(&self.name, column, set.classes.len(), packed)?);
+        for (column, pictures) in self.soft.iter().zip(&pictures) {
+            shares.extend(soft_labels(&self.name, column, set.classes.len(), pictures)?);
         }
         Ok(set.with_soft_labels(shares))
+    }
+
+    /// `rows`, of which each that was read holds as many pictures a side as `sides` says, as the pictures that they hold.
+    fn decoded(&self, rows: Rows, sides: &[usize]) -> Outcome<Rows> {
+        let same = sides.iter().all(|side| *side == sides[0]);
+        if rows.len() < sides.len() && !same {
+            let message = format!(
+                "{}: {} rows have no label or picture, and yet column '{MOSAIC}' says how many they hold; leave them out",
+                self.name, rows.skipped
+            );
+            return Err(crate::Error::Data(message).into());
+        }
+        let sides = &sides[..rows.len()];
+        let of_each = rows.labels.iter().zip(sides);
+        let labels = of_each.flat_map(|(label, side)| std::iter::repeat_n(label.clone(), side * side)).collect();
+        Ok(Rows { values: unpack_each(&rows.values, rows.shape, sides)?, labels, ..rows })
     }
 }
 

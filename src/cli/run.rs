@@ -26,7 +26,7 @@ use crate::parquet::arrow::ArrowWriter;
 use crate::parquet::basic::Compression;
 use crate::parquet::file::metadata::KeyValue;
 use crate::parquet::file::properties::WriterProperties;
-use crate::rows::{Label, Layout, packed};
+use crate::rows::{Label, Layout, sides_of};
 use crate::sql::{PROVENANCE_KEY, selection};
 
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,7 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
             "output": args.output.display().to_string(),
             "rows_in": rows_in,
             "rows_out": rows_out,
-            "decoded_rows": rows_out * written.packed as u64,
+            "decoded_rows": written.pictures,
             "selection": written.selection,
             "classes": written.classes,
             "options": options.changed().into_iter().map(|(name, value)| (name.into(), value.into())).collect::<Map<_, Value>>(),
@@ -97,10 +97,11 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
     } else if !quiet {
         let mut facts = vec![format!("{} rows", human_count(rows_out))];
         facts[0] += &written.classes.map_or_else(String::new, |n| format!(" of {n} classes"));
-        if written.packed > 1 {
-            facts.push(format!("which decode to {}", human_count(rows_out * written.packed as u64)));
+        let packed = written.pictures > written.rows_out;
+        if packed {
+            facts.push(format!("which decode to {}", human_count(written.pictures as u64)));
         }
-        let real = if written.packed > 1 { "packed of real ones" } else { "real ones" };
+        let real = if packed { "packed of real ones" } else { "real ones" };
         facts.extend(written.selection.map(|how| format!("{real}, chosen by {how}")));
         facts.push(human_bytes(written.bytes));
         writeln!(out, "{}: {}", args.output.display(), facts.join(", "))?;
@@ -116,8 +117,8 @@ pub(super) fn run(args: RunArgs, quiet: bool) -> Outcome {
 struct Written {
     rows_in: Option<u64>,
     rows_out: usize,
-    /// Pictures that each row holds.
-    packed: usize,
+    /// Pictures that these hold; as many where each is one.
+    pictures: usize,
     /// How rows were chosen, if they are real ones, or mosaics of such.
     selection: Option<String>,
     classes: Option<usize>,
@@ -138,9 +139,10 @@ async fn distil(args: &RunArgs, options: &Options, threads: usize, progress: &Jo
     let schema = stream.schema();
     let mut writer = writer(file, &schema)?;
     let layout = Layout::infer(&schema, options).ok();
-    let (mut rows_out, mut labels) = (0, BTreeSet::new());
+    let (mut rows_out, mut pictures, mut labels) = (0, 0, BTreeSet::new());
     while let Some(batch) = stream.try_next().await? {
         rows_out += batch.num_rows();
+        pictures += sides_of(&args.source, &batch)?.iter().map(|side| side * side).sum::<usize>();
         labels.extend(layout.as_ref().map(|layout| labels_of(layout, &batch)).transpose()?.unwrap_or_default());
         writer.write(&batch)?;
     }
@@ -150,7 +152,7 @@ async fn distil(args: &RunArgs, options: &Options, threads: usize, progress: &Jo
         // Each pass reads all of them.
         rows_in: metrics.count("rows_read").map(|rows| rows / options.passes.max(1) as u64),
         rows_out,
-        packed: packed(&schema),
+        pictures,
         selection: selection(&schema),
         classes: layout.is_some().then_some(labels.len()),
         bytes,

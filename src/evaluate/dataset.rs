@@ -18,8 +18,8 @@ pub struct Dataset {
     pub classes: Vec<Label>,
     /// `[labels.len(), classes.len()]`: each row's shares of the classes, where it has any; networks are then trained on them in place of `labels`.
     pub soft: Option<Vec<f32>>,
-    /// How many of the rows are stored in one, as pictures that hold several; 1 where each is stored by itself.
-    pub packed: usize,
+    /// Of each class, how many stored rows its rows are held by: fewer than they are where pictures hold several.
+    pub stored: Vec<usize>,
 }
 
 impl Dataset {
@@ -41,14 +41,20 @@ impl Dataset {
         for (i, number) in numbers.values_mut().enumerate() {
             *number = i;
         }
-        let labels = row_labels.iter().map(|label| numbers[label]).collect();
-        let classes = numbers.into_keys().cloned().collect();
-        Ok(Self { shape, values, labels, classes, soft: None, packed: 1 })
+        let labels: Vec<usize> = row_labels.iter().map(|label| numbers[label]).collect();
+        let classes: Vec<Label> = numbers.into_keys().cloned().collect();
+        let stored = counts(&labels, classes.len());
+        Ok(Self { shape, values, labels, classes, soft: None, stored })
     }
 
     /// The set with `shares` `[rows, classes]` of the classes.
     pub fn with_soft_labels(self, shares: Vec<f32>) -> Self {
         Self { soft: Some(shares), ..self }
+    }
+
+    /// The set, of whose classes as many stored rows hold theirs.
+    pub fn with_stored(self, stored: Vec<usize>) -> Self {
+        Self { stored, ..self }
     }
 
     /// How many rows.
@@ -77,18 +83,26 @@ impl Dataset {
 
     /// The set of the rows at `positions`, with all of this set's classes.
     pub fn subset(&self, positions: &[usize]) -> Self {
+        let labels: Vec<usize> = positions.iter().map(|i| self.labels[*i]).collect();
         Self {
             shape: self.shape,
+            stored: counts(&labels, self.classes.len()),
             values: positions.iter().flat_map(|i| self.row(*i)).copied().collect(),
-            labels: positions.iter().map(|i| self.labels[*i]).collect(),
+            labels,
             classes: self.classes.clone(),
-            packed: 1,
             soft: self.soft.as_ref().map(|soft| {
                 let row = |i: usize| &soft[i * self.classes.len()..(i + 1) * self.classes.len()];
                 positions.iter().flat_map(|i| row(*i)).copied().collect()
             }),
         }
     }
+}
+
+/// How many of `labels` are of each class.
+fn counts(labels: &[usize], classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    labels.iter().for_each(|label| counts[*label] += 1);
+    counts
 }
 
 /// Mean and deviation of each channel of a picture, or of each number of a vector.

@@ -170,7 +170,7 @@ fn run(
         let matched = Matched::new(name, &train, test)?;
         let kind = config.network.unwrap_or_else(|| NetworkKind::default_for(train.shape));
         described.get_or_insert_with(|| {
-            (kind, train.len(), train.len() / train.packed.max(1), rows_per_class(&train), matched.warnings.clone())
+            (kind, train.len(), train.stored.iter().sum::<usize>(), rows_per_class(&train), matched.warnings.clone())
         });
         let standard = Standardisation::of(&train);
         let network = fit(&train, &standard.apply(&train), kind, repeat, config, observer)?;

@@ -9,8 +9,14 @@ pub(crate) const EXTRACTORS: usize = 16;
 /// And where unrolled training comes after what they are for: the rows it starts from needn't be as good (docs/results.md), and sketching all rows costs as much as it does.
 const FEW_EXTRACTORS: usize = 4;
 
-/// Most rows a class, decoded, that end with unrolled training by default (docs/results.md).
+/// Most stored rows a class that end with unrolled training by default, and most pictures that these hold (docs/results.md).
 const UNROLLED_IPC: usize = 50;
+const UNROLLED_PICTURES: usize = 80;
+
+/// Of each class, so many rows hold several pictures, or one in so many where that is more: where rows are few, four pictures of half the size teach more than a whole one, but with
+/// more rows ever fewer of them do (docs/results.md).
+const FEWEST_MOSAICS: usize = 2;
+const ONE_MOSAIC_IN: usize = 5;
 
 /// Most rows a class, decoded, that are made so that networks do well on real rows; more follow experts (docs/results.md).
 const TRIED_IPC: usize = 4;
@@ -51,9 +57,26 @@ impl Options {
         self
     }
 
+    /// Of `rows` stored rows of a class, how many hold several pictures; the others are whole.
+    pub(crate) fn mosaics(&self, rows: usize) -> usize {
+        match self.mosaic {
+            0 | 1 => 0,
+            _ => self.mosaic_rows.unwrap_or(FEWEST_MOSAICS.max(rows.div_ceil(ONE_MOSAIC_IN))).min(rows),
+        }
+    }
+
+    /// Whether some rows may hold several pictures and others one. Known before how many a class gets, as far as it can be.
+    pub(crate) fn mixes_mosaics(&self) -> bool {
+        match self.is_ipc_each() {
+            _ if self.mosaic <= 1 || self.mosaic_rows == Some(0) => false,
+            true => self.mosaics(self.ipc) < self.ipc,
+            false => true,
+        }
+    }
+
     /// The experts that unrolled training of `ipc` stored rows a class follows; 0: it tries networks on real rows.
     fn followed(&self, ipc: usize) -> usize {
-        self.experts.unwrap_or(if ipc * self.packed() <= TRIED_IPC { 0 } else { EXPERTS })
+        self.experts.unwrap_or(if self.pictures(ipc) <= TRIED_IPC { 0 } else { EXPERTS })
     }
 
     /// Whether rows of `shape`, of which `ipc` are made and `kept` real ones kept of each class, end with unrolled training where `unroll` doesn't say: if something else asks for
@@ -63,7 +86,7 @@ impl Options {
             LabelKind::Hard => self.method == Method::Auto,
             // What `auto` stands for there. Many rows with learned labels that are tried on real ones get worse (docs/results.md).
             LabelKind::Soft => {
-                let (few, learned) = (ipc * self.packed() <= TRIED_IPC, self.soft_labels == LabelSource::Learned);
+                let (few, learned) = (self.pictures(ipc) <= TRIED_IPC, self.soft_labels == LabelSource::Learned);
                 self.method == Method::Ridge && learned && (few || self.followed(ipc) > 0)
             }
         };
@@ -72,7 +95,8 @@ impl Options {
             && self.terms.is_none()
             && self.steps.is_none()
             && self.learning_rate.is_none()
-            && ipc * self.packed() <= UNROLLED_IPC
+            && ipc <= UNROLLED_IPC
+            && self.pictures(ipc) <= UNROLLED_PICTURES
             && kept >= tried_on(shape);
         matches!(shape, Shape::Picture { .. }) && (open || self.unrolled_by().is_some())
     }
@@ -87,7 +111,7 @@ impl Options {
         let steps = match (self.unroll, shape) {
             (Some(steps), _) => steps,
             (None, Shape::Picture { height, width, .. }) if self.unrolls(shape, ipc, kept) => {
-                let following = FOLLOWING[usize::from(ipc * self.packed() > FEW_FOLLOWING)];
+                let following = FOLLOWING[usize::from(self.pictures(ipc) > FEW_FOLLOWING)];
                 let steps = if experts > 0 { following } else { TRYING };
                 (steps * 32 * 32 / (height * width).max(1)).clamp(25, steps)
             }
@@ -141,6 +165,23 @@ mod tests {
             assert_eq!(method(taught, table), Method::Auto);
             assert_eq!(method(Options { passes: 2, ..plain.clone() }, table), Method::Auto);
         }
+    }
+
+    #[test]
+    fn few_rows_hold_several_pictures_and_of_many_a_fifth_does() {
+        let options = |mosaic_rows| Options { mosaic: 2, mosaic_rows, ..Options::default() };
+        let rows = [1, 2, 3, 10, 11, 50];
+        assert_eq!(rows.map(|n| options(None).mosaics(n)), [1, 2, 2, 2, 3, 10]);
+        assert_eq!(rows.map(|n| options(None).pictures(n)), [4, 8, 9, 16, 20, 80]);
+        assert_eq!(rows.map(|n| options(Some(5)).mosaics(n)), [1, 2, 3, 5, 5, 5]);
+        assert_eq!(rows.map(|n| Options::default().pictures(n)), rows);
+        assert_eq!(options(Some(1)).sides(3).collect::<Vec<_>>(), [2, 1, 1]);
+        let mixes = |options: Options| options.mixes_mosaics();
+        assert_eq!([1, 2, 3].map(|ipc| mixes(Options { ipc, ..options(None) })), [false, false, true]);
+        assert!(mixes(Options { rows: Some(4), ..options(None) }), "how many a class gets isn't known");
+        assert!(
+            !mixes(Options { rows: Some(4), ..options(Some(0)) }) && !mixes(Options { mosaic: 1, ..options(None) })
+        );
     }
 
     #[test]

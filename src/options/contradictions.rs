@@ -24,13 +24,13 @@ impl Options {
             self.check_selection()?;
         } else if self.init == Init::Real
             && self.is_ipc_each()
-            && self.reservoir_per_class.is_some_and(|r| r < self.ipc * self.packed())
+            && self.reservoir_per_class.is_some_and(|r| r < self.pictures(self.ipc))
         {
             return Err(Error::option(
                 "reservoir_per_class",
                 format!(
                     "init => 'real' starts from {} real rows a class (ipc{}); keep at least as many, or use init => 'noise'",
-                    self.ipc * self.packed(),
+                    self.pictures(self.ipc),
                     if self.mosaic > 1 { ", with mosaic" } else { "" }
                 ),
             ));
@@ -110,6 +110,10 @@ impl Options {
                 let message = "it is for the optimizer's steps, and steps => 0 leaves it none; leave one of them out";
                 return Err(Error::option(name, message));
             }
+        }
+        if self.mosaic_rows.is_some() && self.mosaic <= 1 {
+            let message = "it says how many rows hold several pictures, and mosaic => 1 stores one in each; use mosaic => 2, or leave it out";
+            return Err(Error::option("mosaic_rows", message));
         }
         self.check_frequencies()?;
         if self.alpha == 0.0 && self.beta == 0.0 {
@@ -212,7 +216,7 @@ impl Options {
             );
             return Err(Error::option("passes", message));
         }
-        let least = if self.is_ipc_each() { self.ipc * self.packed() } else { 1 };
+        let least = if self.is_ipc_each() { self.pictures(self.ipc) } else { 1 };
         if self.reservoir_per_class.is_some_and(|r| r < least) {
             let message = format!(
                 "method => '{method}' chooses real rows of each class from those that are kept; keep at least {least}"
@@ -344,6 +348,9 @@ mod tests {
             let e = refused(options);
             assert!(e.contains(name) && e.contains("pool_file"), "{e}");
         }
+        let e = refused(Options { mosaic_rows: Some(1), ..Options::default() });
+        assert!(e.contains("'mosaic_rows'") && e.contains("mosaic => 2"), "{e}");
+        Options { mosaic_rows: Some(1), mosaic: 2, ..Options::default() }.check().unwrap();
         let perturbed = |pool| Options { perturb: Some(0.1), pool, ..Default::default() };
         let e = refused(perturbed(PoolKind::Random));
         assert!(e.contains("'perturb'") && e.contains("'trained' or 'early'"), "{e}");

@@ -161,7 +161,7 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         unroll,
         Kind::Integer,
-        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 800 for at most 4 pictures a class, 280 for 5 to 20 and 400 for 21 to 50 (a mosaic's four count; fewer beyond 32 x 32 pixels) with hard or learned labels and method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
+        "Steps, after the others, through the training of small networks on the synthetic pictures: each moves the pictures so that such training ends better, as experts says. 0: none. Default: 800 for at most 4 pictures a class, 280 for 5 to 20 and 400 for 21 to 50 (those that mosaics hold count, and up to 50 rows a class may hold 80; fewer beyond 32 x 32 pixels) with hard or learned labels and method => 'auto', init => 'real', enough real ones kept and no steps, terms or learning_rate given; as many where experts or unroll_width are asked for, else none.",
         |n, v| int_option(n, v, 0, 10_000_000),
         shown_option
     ),
@@ -329,9 +329,16 @@ pub static SPECS: &[OptionSpec] = &[
     spec!(
         mosaic,
         Kind::Integer,
-        "Pictures stored in one picture, per side: 2 stores four in each, at half their size; distill unpack and unpack(...) write what they decode to. 1 stores plain rows.",
+        "Pictures stored in one picture, per side: 2 stores four in one, at half their size, in as many rows as mosaic_rows says; distill unpack and unpack(...) write what they decode to. 1 stores plain rows.",
         |n, v| int(n, v, 1, MOST_PER_SIDE as i64),
         shown
+    ),
+    spec!(
+        mosaic_rows,
+        Kind::Integer,
+        "Of each class's rows, how many hold several pictures where mosaic is 2 or more; the others are whole ones, and a column mosaic says which are which (pictures a side: 2, or 1). As many as there are rows: all. Default: 2, or a fifth of the rows where that is more.",
+        |n, v| int_option(n, v, 0, 1_000_000),
+        shown_option
     ),
     spec!(
         augment,

@@ -13,7 +13,7 @@ use super::{Duration, OF_RUN, pool_of};
 use crate::error::Result;
 use crate::extract::{Pool, PoolRecipe};
 use crate::options::Options;
-use crate::rows::{Mosaic, Shape};
+use crate::rows::{Shape, unpack_each};
 use crate::sketch::Numbers;
 use crate::synthesize::Synthetic;
 
@@ -21,7 +21,7 @@ use crate::synthesize::Synthetic;
 /// change little.
 const STEPS: usize = 200;
 
-/// The pool that `recipe` says, of networks trained on `synthetic` rows, pictures unpacked where option `mosaic` has packed them, by their soft labels where they
+/// The pool that `recipe` says, of networks trained on `synthetic` rows, pictures unpacked where they hold several, by their soft labels where they
 /// have any; of the kinds that [`pool`](super::pool) makes. What is random about it is drawn from `options.seed`, which should be another than that of the pool before.
 ///
 /// Runs on the current rayon pool; the weights don't depend on its size. Fails for rows that aren't pictures, and with [`Error::Cancelled`](crate::Error::Cancelled)
@@ -33,21 +33,15 @@ pub fn pool_of_synthetic(
     device: &Device,
     cancel: &AtomicBool,
 ) -> Result<Pool> {
-    let unpacked;
-    let values = match Mosaic::new(options.mosaic, synthetic.shape)? {
-        Some(mosaic) => {
-            unpacked = mosaic.unpack(&synthetic.values);
-            &unpacked
-        }
-        None => &synthetic.values,
-    };
+    let values = unpack_each(&synthetic.values, synthetic.shape, &synthetic.sides)?;
     // Rows are sorted by label.
     let numbers = synthetic.labels.iter().scan((None, 0), |(last, number), label| {
         *number += u32::from(last.is_some_and(|last| last != label));
         *last = Some(label);
         Some(*number)
     });
-    let numbers: Vec<u32> = numbers.flat_map(|number| std::iter::repeat_n(number, options.packed())).collect();
+    let numbers: Vec<u32> =
+        numbers.zip(&synthetic.sides).flat_map(|(number, side)| std::iter::repeat_n(number, side * side)).collect();
     let classes = numbers.last().map_or(0, |last| *last as usize + 1);
     let shares = synthetic.soft.as_ref().map(|soft| soft.shares.as_slice());
     let values: Vec<Numbers> = values.chunks_exact(synthetic.shape.len().max(1)).map(Numbers::of).collect();
@@ -81,7 +75,7 @@ mod tests {
         let bright = |row: usize, i: usize| if (i / 32 == 0) == (row < 3) { 120.0 } else { 0.0 };
         let values = (0..6 * 64).map(|i| (60.0 + bright(i / 64, i % 64) + 10.0 * noise[i]).clamp(0.0, 255.0)).collect();
         let labels = (0..6).map(|row| Label::Int(row / 3 * 7)).collect();
-        Synthetic { shape: SHAPE, values, exact: vec![], labels, soft: None, weights: vec![1.0; 6] }
+        Synthetic { shape: SHAPE, values, exact: vec![], labels, soft: None, sides: vec![1; 6], weights: vec![1.0; 6] }
     }
 
     fn made(synthetic: &Synthetic, options: &Options) -> Pool {
@@ -131,12 +125,13 @@ mod tests {
 
     #[test]
     fn a_mosaic_is_trained_on_as_it_decodes() {
-        let (rows, options) = (synthetic(), Options { mosaic: 2, ..options() });
-        let mosaic = Mosaic::new(2, SHAPE).unwrap().unwrap();
-        let labels = rows.labels.iter().flat_map(|label| std::iter::repeat_n(label.clone(), 4)).collect();
-        let unpacked = Synthetic { values: mosaic.unpack(&rows.values), labels, ..rows.clone() };
-        let plain = Options { mosaic: 1, ..options.clone() };
-        assert_eq!(made(&rows, &options).fingerprint(), made(&unpacked, &plain).fingerprint());
+        // Two rows that hold four, and one whole one, of each class.
+        let rows = Synthetic { sides: vec![2, 2, 1, 2, 2, 1], ..synthetic() };
+        let labels =
+            rows.labels.iter().zip(&rows.sides).flat_map(|(l, side)| std::iter::repeat_n(l.clone(), side * side));
+        let values = unpack_each(&rows.values, SHAPE, &rows.sides).unwrap();
+        let unpacked = Synthetic { values, labels: labels.collect(), sides: vec![1; 18], ..rows.clone() };
+        assert_eq!(made(&rows, &options()).fingerprint(), made(&unpacked, &options()).fingerprint());
     }
 
     #[test]

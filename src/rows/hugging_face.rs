@@ -88,6 +88,11 @@ impl HuggingFace {
         self.with_feature(metadata, column, json!({"dtype": "float64", "_type": "Value"}))
     }
 
+    /// The metadata with a column of u8 described too.
+    pub(super) fn with_byte(self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
+        self.with_feature(metadata, column, json!({"dtype": "uint8", "_type": "Value"}))
+    }
+
     /// The metadata with a column of lists of f32 described too.
     pub(super) fn with_numbers(self, metadata: &HashMap<String, String>, column: &str) -> HashMap<String, String> {
         self.with_feature(

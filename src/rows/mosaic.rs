@@ -38,11 +38,6 @@ pub fn mosaic_side(field: &Field) -> usize {
     side.filter(|side| (1..=MOST_PER_SIDE).contains(side)).unwrap_or(1)
 }
 
-/// How many pictures each row of `schema` decodes to, as its fields say; 1 where none does.
-pub fn packed(schema: &Schema) -> usize {
-    schema.fields().iter().map(|field| mosaic_side(field).pow(2)).max().unwrap_or(1)
-}
-
 /// Pixels a side of a tile that isn't coarse.
 const LEAST: usize = 8;
 
@@ -161,6 +156,39 @@ impl Mosaic {
         }
         out
     }
+
+    /// [`Self::pack`] of the pictures that stored ones hold, in order, where stored picture i is to hold `sides[i]` a side: several, or 1, which is the picture as it is.
+    pub fn pack_each(&self, pictures: &[f32], sides: &[usize]) -> Vec<f32> {
+        let length = self.channels * self.height * self.width;
+        let mut out = Vec::with_capacity(sides.len() * length);
+        let mut rest = pictures;
+        for side in sides {
+            let (held, after) = rest.split_at((side * side * length).min(rest.len()));
+            rest = after;
+            match side {
+                1 => out.extend_from_slice(held),
+                _ => out.extend(self.pack(held)),
+            }
+        }
+        out
+    }
+}
+
+/// Stored pictures of `shape`, `[n, shape.len()]`, of which picture i holds `sides[i]` a side, as the pictures that they decode to, in order.
+///
+/// Fails as [`Mosaic::new`] does.
+pub fn unpack_each(stored: &[f32], shape: Shape, sides: &[usize]) -> Result<Vec<f32>> {
+    let mut out = Vec::with_capacity(sides.iter().map(|side| side * side).sum::<usize>() * shape.len());
+    let mut rest = stored;
+    for run in sides.chunk_by(|a, b| a == b) {
+        let (pictures, after) = rest.split_at((run.len() * shape.len()).min(rest.len()));
+        rest = after;
+        match Mosaic::new(run[0], shape)? {
+            Some(mosaic) => out.extend(mosaic.unpack(pictures)),
+            None => out.extend_from_slice(pictures),
+        }
+    }
+    Ok(out)
 }
 
 fn weighted(shares: &[f32], values: impl Iterator<Item = f32>) -> f32 {
@@ -221,6 +249,17 @@ mod tests {
         assert!(stored[9 * 10..110].iter().all(|v| *v == 0.0) && stored[9] == 0.0);
         let back = mosaic.unpack(&stored);
         assert!(back.iter().zip(&constant).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn pictures_that_hold_several_and_whole_ones_are_decoded_side_by_side() {
+        let shape = Shape::Picture { channels: 1, height: 4, width: 4 };
+        let stored: Vec<f32> = (0..48).map(|v| v as f32).collect();
+        let (whole, packed) = (&stored[..16], &stored[16..]);
+        let expected = [whole, &mosaic(2, 1, 4, 4).unpack(packed)].concat();
+        assert_eq!(unpack_each(&stored, shape, &[1, 2, 2]).unwrap(), expected);
+        assert_eq!(unpack_each(&stored, shape, &[1, 1, 1]).unwrap(), stored);
+        assert!(unpack_each(&stored, shape, &[1, 3, 1]).is_err());
     }
 
     #[test]

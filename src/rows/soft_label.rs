@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
+use crate::arrow::array::{Array, ArrayRef, AsArray, Float32Array, ListArray};
+use crate::arrow::buffer::OffsetBuffer;
 use crate::arrow::compute::cast;
 use crate::arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
 use crate::error::{Error, Result};
@@ -48,21 +49,24 @@ pub fn has_soft_labels(schema: &Schema) -> bool {
     schema.column_with_name(SOFT_LABEL).is_some_and(|(_, field)| list(field))
 }
 
-/// `shares` `[rows, classes]` as that column.
-pub fn soft_label_array(shares: Vec<f32>, classes: usize) -> Result<ArrayRef> {
+/// `shares` `[pictures, classes]` as that column, whose row i holds `pictures[i]` of them (or is itself one row: 1).
+pub fn soft_label_array(shares: Vec<f32>, classes: usize, pictures: &[usize]) -> Result<ArrayRef> {
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
-    let size = i32::try_from(classes).map_err(|_| Error::Data(format!("{classes} classes are too many for a list")))?;
-    let rows = FixedSizeListArray::try_new(Arc::clone(&item), size, Arc::new(Float32Array::from(shares)), None)?;
-    Ok(cast(&rows, &DataType::List(item))?)
+    if i32::try_from(shares.len()).is_err() {
+        return Err(Error::Data(format!("{} shares of classes are too many for a column of lists", shares.len())));
+    }
+    let lengths = OffsetBuffer::from_lengths(pictures.iter().map(|pictures| pictures * classes));
+    Ok(Arc::new(ListArray::try_new(item, lengths, Arc::new(Float32Array::from(shares)), None)?))
 }
 
-/// The shares `[rows * packed, classes]` in such a column of source `name`, each of whose rows holds `packed` pictures (or is itself one row: 1).
+/// The shares `[pictures, classes]` in such a column of source `name`, whose row i holds `pictures[i]` of them (or is itself one row: 1).
 ///
 /// Fails where the lists don't have one share for each of `classes` classes of each picture, or a share is not a number of at least 0.
-pub fn soft_labels(name: &str, column: &dyn Array, classes: usize, packed: usize) -> Result<Vec<f32>> {
-    let count = classes * packed;
-    let of = if packed > 1 { format!(" for each of {packed} pictures") } else { String::new() };
+pub fn soft_labels(name: &str, column: &dyn Array, classes: usize, pictures: &[usize]) -> Result<Vec<f32>> {
+    let held = |row: usize| pictures.get(row).copied().unwrap_or(1);
     let wrong = |row: usize, found: String| {
+        let (held, count) = (held(row), classes * held(row));
+        let of = if held > 1 { format!(" for each of {held} pictures") } else { String::new() };
         Error::column(
             SOFT_LABEL,
             format!(
@@ -72,14 +76,14 @@ pub fn soft_labels(name: &str, column: &dyn Array, classes: usize, packed: usize
     };
     let lists = cast(column, &DataType::new_list(DataType::Float32, true))?;
     let lists = lists.as_list::<i32>();
-    let mut shares = Vec::with_capacity(lists.len() * count);
+    let mut shares = Vec::with_capacity(lists.values().len());
     for row in 0..lists.len() {
         if lists.is_null(row) {
             return Err(wrong(row, "NULL".into()));
         }
         let list = lists.value(row);
         let numbers = list.as_primitive::<Float32Type>();
-        if numbers.len() != count || numbers.null_count() > 0 {
+        if numbers.len() != classes * held(row) || numbers.null_count() > 0 {
             return Err(wrong(row, format!("{} numbers, {} of them NULL", numbers.len(), numbers.null_count())));
         }
         match numbers.values().iter().find(|share| !(share.is_finite() && **share >= 0.0)) {
@@ -102,19 +106,24 @@ mod tests {
     fn the_column_comes_last_and_what_is_written_is_read_back() {
         let soft = Options { label_kind: LabelKind::Soft, ..Options::default() };
         let schema = with_soft_label_column(&schema(), &soft).unwrap();
-        let array = soft_label_array(vec![0.75, 0.25, 0.0, 1.0], 2).unwrap();
+        let array = soft_label_array(vec![0.75, 0.25, 0.0, 1.0], 2, &[1, 1]).unwrap();
         assert_eq!(schema.field(1).data_type(), array.data_type());
         assert_eq!(schema.field(1).name(), "soft_label");
         assert!(has_soft_labels(&schema) && !has_soft_labels(&self::schema()));
         assert!(schema.field(1).metadata()[ORDER_KEY].contains("ascending"));
-        assert_eq!(soft_labels("t", &array, 2, 1).unwrap(), [0.75, 0.25, 0.0, 1.0]);
-        let e = soft_labels("t", &array, 3, 1).unwrap_err().to_string();
+        assert_eq!(soft_labels("t", &array, 2, &[1, 1]).unwrap(), [0.75, 0.25, 0.0, 1.0]);
+        let e = soft_labels("t", &array, 3, &[1, 1]).unwrap_err().to_string();
         assert!(
             e.contains("'soft_label'") && e.contains("row 0") && e.contains("3 classes") && e.contains("2 numbers"),
             "{e}"
         );
-        let negative = soft_label_array(vec![1.0, 0.0, 1.5, -0.5], 2).unwrap();
-        assert!(soft_labels("t", &negative, 2, 1).unwrap_err().to_string().contains("row 1"));
+        let negative = soft_label_array(vec![1.0, 0.0, 1.5, -0.5], 2, &[1, 1]).unwrap();
+        assert!(soft_labels("t", &negative, 2, &[1, 1]).unwrap_err().to_string().contains("row 1"));
+        // Of a row that holds two and one that is whole.
+        let mixed = soft_label_array(vec![1.0, 0.0, 0.75, 0.25, 0.5, 0.5], 2, &[2, 1]).unwrap();
+        assert_eq!(soft_labels("t", &mixed, 2, &[2, 1]).unwrap(), [1.0, 0.0, 0.75, 0.25, 0.5, 0.5]);
+        let e = soft_labels("t", &mixed, 2, &[2, 2]).unwrap_err().to_string();
+        assert!(e.contains("row 1") && e.contains("4 shares") && e.contains("2 pictures"), "{e}");
     }
 
     #[test]

@@ -2,25 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::arrow::array::{Array, ArrayRef, AsArray, Float32Array, ListArray, UInt32Array};
+use crate::arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, ListArray, UInt32Array};
 use crate::arrow::buffer::OffsetBuffer;
 use crate::arrow::compute::{cast, take};
-use crate::arrow::datatypes::{DataType, Field, Float32Type, Float64Type, SchemaRef};
+use crate::arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::rows::{Decoder, Layout, Mosaic, SOFT_LABEL, encode, has_soft_labels, mosaic_side, with_mosaic};
+use crate::rows::hugging_face::HuggingFace;
+use crate::rows::{
+    Decoder, Layout, MOSAIC, SOFT_LABEL, encode, has_mosaic_column, has_soft_labels, mosaic_side, mosaic_sides,
+    unpack_each, with_mosaic,
+};
 
 /// Decodes stored pictures in batches of one schema.
 ///
-/// The picture's column gets one picture a row, in its own type; a column of soft labels the labels of that picture; a column of weights its share of the stored row's; every other
-/// column the stored row's value again.
+/// The picture's column gets one picture a row, in its own type; a column of soft labels the labels of that picture; a column of weights its share of the stored row's; the column
+/// that says how many pictures a side a row holds is left out, as each holds one; every other column has the stored row's value again.
 #[derive(Debug)]
 pub struct Unpacker {
     layout: Layout,
     options: Options,
     decoder: Decoder,
-    side: usize,
+    held: Held,
+    /// The column that says how many pictures a side each row holds.
+    column: Option<usize>,
     /// The column of weights.
     weight: Option<usize>,
     /// The column of soft labels.
@@ -28,33 +34,46 @@ pub struct Unpacker {
     schema: SchemaRef,
 }
 
+/// How many pictures a side the stored ones hold.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    /// As many, all of them.
+    Same(usize),
+    /// What this column says of each.
+    Column(usize),
+}
+
 impl Unpacker {
     /// For batches of `schema`, with the notes of its file or of the job that makes it, `weight` the column of weights that it added. Each picture holds `side` a side; `None`: what
-    /// the column's note says.
+    /// a column says of each row ([`MOSAIC`]), or the note of the picture's column of all.
     ///
     /// Fails where there is no picture to decode, or nothing says that it holds several.
     pub fn new(schema: &SchemaRef, side: Option<usize>, weight: Option<&str>) -> Result<Self> {
         let position = |name: &str| schema.fields().iter().position(|field| field.name() == name);
         let soft = if has_soft_labels(schema) { position(SOFT_LABEL) } else { None };
         let weight = weight.and_then(position);
-        let added = weight.into_iter().chain(soft).map(|i| schema.field(i).name().clone());
+        let column = if has_mosaic_column(schema) { position(MOSAIC) } else { None };
+        let added = weight.into_iter().chain(soft).chain(column).map(|i| schema.field(i).name().clone());
         let options = Options { exclude: added.collect(), ..Options::default() };
         let layout = Layout::infer(schema, &options)?;
         let Some(feature) = layout.single() else {
             return Err(Error::Data("there is no column of pictures to unpack".into()));
         };
         let field = schema.field(feature.column);
-        let side = side.unwrap_or_else(|| mosaic_side(field));
-        if side < 2 {
+        let held = match (side, column) {
+            (None, Some(column)) => Held::Column(column),
+            (side, _) => Held::Same(side.unwrap_or_else(|| mosaic_side(field))),
+        };
+        if matches!(held, Held::Same(side) if side < 2) {
             let message = format!(
                 "nothing says that the pictures of column '{}' hold several; if they do, say how many a side: mosaic => 2",
                 field.name()
             );
             return Err(Error::option("mosaic", message));
         }
-        let schema = with_mosaic(schema, field.name(), 1);
+        let schema = with_mosaic(&without(schema, column), field.name(), 1);
         let decoder = Decoder::new(&layout, &options)?;
-        Ok(Self { decoder, side, weight, soft, schema, layout, options })
+        Ok(Self { decoder, held, column, weight, soft, schema, layout, options })
     }
 
     /// The schema of what comes out.
@@ -62,9 +81,12 @@ impl Unpacker {
         &self.schema
     }
 
-    /// Rows that come out for each that goes in.
-    pub fn count(&self) -> usize {
-        self.side * self.side
+    /// Rows that come out for each that goes in; `None`: not the same for each.
+    pub fn count(&self) -> Option<usize> {
+        match self.held {
+            Held::Same(side) => Some(side * side),
+            Held::Column(_) => None,
+        }
     }
 
     /// The rows of `batch`, decoded; `first_row` and `place` go into errors.
@@ -75,25 +97,39 @@ impl Unpacker {
         let columns: Vec<ArrayRef> =
             self.layout.projection().into_iter().map(|i| Arc::clone(batch.column(i))).collect();
         let rows = self.decoder.decode(&columns, None, None, place, first_row)?;
-        let Some(mosaic) = Mosaic::new(self.side, rows.shape)? else { return Ok(batch.clone()) };
-        let count = mosaic.count();
-        let labels: Vec<_> = rows.labels.iter().flat_map(|label| std::iter::repeat_n(label.clone(), count)).collect();
-        let values = mosaic.unpack(&rows.values);
+        if rows.skipped > 0 {
+            let message = format!(
+                "{place}{} rows from row {first_row} on have no label or picture; leave them out",
+                rows.skipped
+            );
+            return Err(Error::Data(message));
+        }
+        let sides = match self.held {
+            Held::Same(side) => vec![side; batch.num_rows()],
+            Held::Column(column) => mosaic_sides(place.trim_end_matches(", "), first_row, batch.column(column))?,
+        };
+        let counts: Vec<usize> = sides.iter().map(|side| side * side).collect();
+        let of_each = |row: usize| std::iter::repeat_n(row, counts[row]);
+        let labels: Vec<_> = (0..rows.len()).flat_map(of_each).map(|row| rows.labels[row].clone()).collect();
+        let values = unpack_each(&rows.values, rows.shape, &sides)?;
         let pictures = encode(&self.layout, &self.options, None, rows.shape, &values, &labels)?;
-        let again: UInt32Array = (0..batch.num_rows() as u32).flat_map(|row| std::iter::repeat_n(row, count)).collect();
+        let again: UInt32Array = (0..batch.num_rows()).flat_map(of_each).map(|row| row as u32).collect();
         let feature = self.layout.single().map(|feature| feature.column);
-        let columns = batch.columns().iter().enumerate().map(|(i, column)| {
-            let field = self.schema.field(i);
+        let left = (0..batch.num_columns()).filter(|i| Some(*i) != self.column);
+        let columns = self.schema.fields().iter().zip(left).map(|(field, i)| {
+            let column = batch.column(i);
             match i {
                 i if Some(i) == feature => pictures
                     .column_by_name(field.name())
                     .cloned()
                     .ok_or_else(|| Error::column(field.name(), "isn't among the columns that are written")),
-                i if Some(i) == self.soft => soft_labels_of_each(column, count, field),
+                i if Some(i) == self.soft => soft_labels_of_each(column, &counts, field),
                 i if Some(i) == self.weight => {
                     let weights = cast(&take(column, &again, None)?, &DataType::Float64)?;
-                    let shares = weights.as_primitive::<Float64Type>().unary::<_, Float64Type>(|w| w / count as f64);
-                    Ok(cast(&shares, field.data_type())?)
+                    let weights = weights.as_primitive::<Float64Type>().iter();
+                    let shared =
+                        again.values().iter().zip(weights).map(|(row, w)| Some(w? / counts[*row as usize] as f64));
+                    Ok(cast(&shared.collect::<Float64Array>(), field.data_type())?)
                 }
                 _ => Ok(take(column, &again, None)?),
             }
@@ -102,11 +138,20 @@ impl Unpacker {
     }
 }
 
-/// Lists of the shares of `count` pictures each, as one list a picture, of `field`'s type.
-fn soft_labels_of_each(column: &ArrayRef, count: usize, field: &Field) -> Result<ArrayRef> {
+/// `schema` without `column`, if there is one.
+fn without(schema: &SchemaRef, column: Option<usize>) -> SchemaRef {
+    let Some(column) = column else { return Arc::clone(schema) };
+    let left = schema.fields().iter().enumerate().filter(|(i, _)| *i != column);
+    let fields: Vec<_> = left.map(|(_, field)| Arc::clone(field)).collect();
+    let metadata = HuggingFace::of(schema).without(schema.metadata(), schema.field(column).name());
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+/// Lists of the shares of as many pictures as `counts` says, as one list a picture, of `field`'s type.
+fn soft_labels_of_each(column: &ArrayRef, counts: &[usize], field: &Field) -> Result<ArrayRef> {
     let lists = cast(column, &DataType::new_list(DataType::Float32, true))?;
     let (mut shares, mut lengths) = (vec![], vec![]);
-    for (row, list) in lists.as_list::<i32>().iter().enumerate() {
+    for (row, (list, count)) in lists.as_list::<i32>().iter().zip(counts.iter().copied()).enumerate() {
         let list = list.filter(|list| list.null_count() == 0 && list.len() % count == 0);
         let Some(list) = list else {
             let message = format!(

@@ -188,12 +188,11 @@ impl DistillExec {
             None => ("ipc", options.ipc.to_string()),
         };
         let mut facts = vec![("source", self.job.source.clone()), amount];
-        if options.packed() > 1 {
+        if options.mosaic > 1 {
             facts.push(("mosaic", options.mosaic.to_string()));
-            facts.push(match options.rows {
-                Some(rows) => ("decoded_rows", (rows * options.packed()).to_string()),
-                None => ("decoded_ipc", (options.ipc * options.packed()).to_string()),
-            });
+            facts.extend(options.mosaic_rows.map(|rows| ("mosaic_rows", rows.to_string())));
+            // Otherwise how many a class gets isn't known yet.
+            facts.extend(options.is_ipc_each().then(|| ("decoded_ipc", options.pictures(options.ipc).to_string())));
         }
         if options.allocation != Allocation::Equal {
             facts.push(("allocation", options.allocation.to_string()));
@@ -366,7 +365,7 @@ impl Run {
         reservation: &MemoryReservation,
     ) -> Result<Synthetic> {
         let (job, recipe, flag) = (Arc::clone(&pass.job), Arc::clone(recipe), cancel.flag());
-        let count = made.labels.len() * job.options.packed();
+        let count = made.sides.iter().map(|side| side * side).sum();
         let held =
             size_of_val(made.values.as_slice()) + made.soft.as_ref().map_or(0, |s| size_of_val(s.shares.as_slice()));
         self.reserve(reservation, held + pretrain::working_bytes(&recipe, count, job.threads()))?;

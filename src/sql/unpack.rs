@@ -30,7 +30,7 @@ use super::lineage::schema_with_metadata;
 use super::provenance::weight_column;
 use super::source::scans;
 use crate::arrow::datatypes::SchemaRef;
-use crate::rows::Unpacker;
+use crate::rows::{MOSAIC, MOST_PER_SIDE, Unpacker};
 
 /// Most rows that are decoded at a time, counted as they come out.
 const ROWS_AT_ONCE: usize = 4096;
@@ -112,7 +112,7 @@ impl UnpackExec {
 
 impl DisplayAs for UnpackExec {
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let count = self.unpacker.count();
+        let count = self.unpacker.count().map_or_else(|| format!("by {MOSAIC}"), |count| count.to_string());
         match t {
             DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "UnpackExec: rows_each={count}"),
             DisplayFormatType::TreeRender => writeln!(f, "rows_each={count}"),
@@ -159,7 +159,7 @@ impl ExecutionPlan for UnpackExec {
         let stored = MetricBuilder::new(&self.metrics).counter("rows_stored", partition);
         let mut first_row = 0;
         let unpacked = input.map_ok(move |batch| {
-            let (first, size) = (first_row, (ROWS_AT_ONCE / unpacker.count()).max(1));
+            let (first, size) = (first_row, (ROWS_AT_ONCE / unpacker.count().unwrap_or(MOST_PER_SIDE.pow(2))).max(1));
             first_row += batch.num_rows() as u64;
             stored.add(batch.num_rows());
             let (name, unpacker, metrics) = (Arc::clone(&name), Arc::clone(&unpacker), metrics.clone());

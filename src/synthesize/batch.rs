@@ -11,14 +11,18 @@ use crate::synthesize::Synthetic;
 /// The schema of [`Synthetic::into_batch`]: the source's, as [`Layout::output_schema`] changes it, and the columns that options add.
 pub fn output_schema(layout: &Layout, options: &Options) -> Result<SchemaRef> {
     let weighted = rows::with_weight_column(&layout.output_schema(options)?, options)?;
-    let labelled = rows::with_soft_label_column(&weighted, options)?;
-    match layout.single() {
-        Some(feature) => Ok(rows::with_mosaic(&labelled, layout.name_of(feature), options.mosaic)),
-        None if options.mosaic > 1 => {
-            Err(Error::option("mosaic", format!("{} packs pictures; the rows are those of a table", options.mosaic)))
+    let Some(feature) = layout.single() else {
+        if options.mosaic > 1 {
+            let message = format!("{} packs pictures; the rows are those of a table", options.mosaic);
+            return Err(Error::option("mosaic", message));
         }
-        None => Ok(labelled),
-    }
+        return rows::with_soft_label_column(&weighted, options);
+    };
+    let told = rows::with_mosaic_column(&weighted, options)?;
+    let labelled = rows::with_soft_label_column(&told, options)?;
+    // A note at the column tells of all rows; where they differ, a column of its own does.
+    let side = if options.mixes_mosaics() || options.mosaic_rows == Some(0) { 1 } else { options.mosaic };
+    Ok(rows::with_mosaic(&labelled, layout.name_of(feature), side))
 }
 
 impl Synthetic {
@@ -35,8 +39,10 @@ impl Synthetic {
         let batch = rows::encode_exact(layout, options, table, self.shape, &self.values, &self.labels, &self.exact)?;
         let mut columns = batch.columns().to_vec();
         columns.extend(options.weight.is_some().then(|| rows::weight_array(self.weights)));
+        columns.extend(options.mixes_mosaics().then(|| rows::mosaic_array(&self.sides)));
         if let Some(soft) = self.soft {
-            columns.push(rows::soft_label_array(soft.shares, soft.classes * options.packed())?);
+            let pictures: Vec<usize> = self.sides.iter().map(|side| side * side).collect();
+            columns.push(rows::soft_label_array(soft.shares, soft.classes, &pictures)?);
         }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }

@@ -136,7 +136,7 @@ impl<'a> Descent<'a> {
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
         let Recipe { steps, .. } = *self.recipe;
-        let mut dims = vec![self.groups.rows() / self.packed()];
+        let mut dims = vec![self.unpack.as_ref().map_or(self.groups.rows(), Unpack::stored)];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(start, dims, self.pool.device())?;
         let learned = self.options.learns_labels();
@@ -194,15 +194,10 @@ impl<'a> Descent<'a> {
         Ok((rows.flatten_all()?.to_vec1()?, soft))
     }
 
-    /// Rows that the extractors see of each stored one.
-    fn packed(&self) -> usize {
-        self.unpack.as_ref().map_or(1, Unpack::count)
-    }
-
-    /// The rows that the extractors see of stored ones.
-    fn unpacked(&self, stored: &Tensor) -> Result<Tensor> {
+    /// The rows that the extractors see of the stored ones from number `first` on.
+    fn unpacked(&self, stored: &Tensor, first: usize) -> Result<Tensor> {
         match &self.unpack {
-            Some(unpack) => unpack.apply(stored),
+            Some(unpack) => unpack.apply(stored, first),
             None => Ok(stored.clone()),
         }
     }
@@ -218,7 +213,7 @@ impl<'a> Descent<'a> {
         let loss_of = |features: &Tensor| matched.sum(|term| term.loss(number, features, &self.groups, labels));
         let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
         if n <= at_once {
-            let loss = loss_of(&matched.pool.features(number, &self.unpacked(rows)?, wants)?)?;
+            let loss = loss_of(&matched.pool.features(number, &self.unpacked(rows, 0)?, wants)?)?;
             let mut gradients = loss.backward()?;
             let by_rows = gradients.remove(rows).ok_or_else(missing)?;
             return Ok(Gradient { loss: scalar(&loss)?, rows: by_rows, labels: gradients.remove(labels) });
@@ -231,8 +226,9 @@ impl<'a> Descent<'a> {
         for start in (0..n).step_by(at_once) {
             let len = at_once.min(n - start);
             let part = Var::from_tensor(&rows.narrow(0, start, len)?.detach().contiguous()?)?;
-            let features = matched.pool.features(number, &self.unpacked(part.as_tensor())?, wants)?;
-            let product = (features * by_features.narrow(0, start * self.packed(), len * self.packed())?)?;
+            let features = matched.pool.features(number, &self.unpacked(part.as_tensor(), start)?, wants)?;
+            let seen = self.unpack.as_ref().map_or(start..start + len, |unpack| unpack.pictures(start..start + len));
+            let product = (features * by_features.narrow(0, seen.start, seen.len())?)?;
             parts.push(product.sum_all()?.backward()?.remove(part.as_tensor()).ok_or_else(missing)?);
         }
         Ok(Gradient { loss: scalar(&loss)?, rows: Tensor::cat(&parts, 0)?, labels: gradients.remove(labels) })
@@ -240,7 +236,7 @@ impl<'a> Descent<'a> {
 
     /// Stored rows whose intermediate results are held at once.
     fn stored_at_once(&self) -> usize {
-        (self.rows_at_once / self.packed()).max(1)
+        (self.rows_at_once / self.unpack.as_ref().map_or(1, Unpack::most)).max(1)
     }
 
     /// Features of detached rows, without a graph, a bounded number of rows at a time.
@@ -249,11 +245,11 @@ impl<'a> Descent<'a> {
         let (matched, number) = self.of_member(member)?;
         let (n, at_once) = (rows.dim(0)?, self.stored_at_once());
         if n <= at_once {
-            return matched.pool.features(number, &self.unpacked(rows)?, wants);
+            return matched.pool.features(number, &self.unpacked(rows, 0)?, wants);
         }
         let part = |start: usize| {
             let len = at_once.min(n - start);
-            matched.pool.features(number, &self.unpacked(&rows.narrow(0, start, len)?.contiguous()?)?, wants)
+            matched.pool.features(number, &self.unpacked(&rows.narrow(0, start, len)?.contiguous()?, start)?, wants)
         };
         let parts = (0..n).step_by(at_once).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
@@ -273,11 +269,12 @@ impl<'a> Descent<'a> {
     }
 }
 
-/// What makes the rows that networks see of stored ones; `None`: they are the same.
-pub(super) fn unpack(mosaic: Option<Mosaic>, pool: &Pool) -> Result<Option<Unpack>> {
+/// What makes the rows that networks see of stored ones, of which row i holds `sides[i]` pictures a side; `None`: they are the same.
+pub(super) fn unpack(mosaic: Option<Mosaic>, sides: &[usize], pool: &Pool) -> Result<Option<Unpack>> {
     Ok(match (mosaic, pool.recipe().input_shape()) {
         (Some(mosaic), Shape::Picture { channels, height, width }) => {
-            Some(Unpack::new(mosaic, [channels, height, width], pool.device())?)
+            let packed = sides.iter().map(|side| *side > 1).collect();
+            Some(Unpack::new(mosaic, packed, [channels, height, width], pool.device())?)
         }
         _ => None,
     })

@@ -18,7 +18,8 @@ const REPEAT_NOISE: f32 = 0.1;
 /// them than it is to get synthetic rows has them again, in turn, with a little noise, so that they can move apart. `init => 'noise'`: the
 /// standard normal distribution, moved into the domain.
 ///
-/// A class starts from its rows of `warm` first, as many as there are. Of a `mosaic`, rows are stored pictures, each of as many real rows as it holds.
+/// A class starts from its rows of `warm` first, as many as there are. Of a `mosaic`, rows are stored pictures, those first that hold several
+/// (option `mosaic_rows`), each of as many real rows as it holds.
 pub(crate) fn rows(
     sketches: &Sketches,
     options: &Options,
@@ -26,7 +27,7 @@ pub(crate) fn rows(
     mosaic: Option<Mosaic>,
     warm: Option<&Rows>,
 ) -> Result<Vec<f32>> {
-    let (header, ipc) = (&sketches.header, options.ipc * options.packed());
+    let (header, ipc) = (&sketches.header, options.pictures(options.ipc));
     if let Some(warm) = warm.filter(|warm| !warm.is_empty() && warm.shape != header.recipe.shape) {
         return Err(Error::option(
             "warm_start",
@@ -56,9 +57,11 @@ pub(crate) fn rows(
             Init::Real => match mosaic {
                 None => real(label, sketch, cold, scaling, &mut stream, &mut out)?,
                 Some(mosaic) => {
+                    let sides: Vec<usize> = options.sides(*count).skip(count - cold).collect();
+                    let held = sides.iter().map(|side| side * side).sum();
                     let mut pictures = vec![];
-                    real(label, sketch, cold * mosaic.count(), scaling, &mut stream, &mut pictures)?;
-                    out.extend(mosaic.pack(&pictures));
+                    real(label, sketch, held, scaling, &mut stream, &mut pictures)?;
+                    out.extend(mosaic.pack_each(&pictures, &sides));
                 }
             },
             Init::Noise => out.extend(random::normal(&mut stream, cold * input_len)),

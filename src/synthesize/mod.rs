@@ -33,7 +33,7 @@ use crate::sketch::Sketches;
 pub struct Synthetic {
     /// The shape of every row.
     pub shape: Shape,
-    /// `[labels.len(), shape.len()]`; with option `mosaic`, each of them holds several pictures.
+    /// `[labels.len(), shape.len()]`; with option `mosaic`, some of them hold several pictures, as `sides` says.
     pub values: Vec<f32>,
     /// Of real rows that were chosen, their numbers as they were read; see [`Rows::exact`](crate::rows::Rows::exact).
     pub exact: Vec<u8>,
@@ -42,6 +42,8 @@ pub struct Synthetic {
     /// Of each row its shares of the classes, in the order of the sketches' labels, where labels are learned; `labels` have the largest ones. Of rows that hold several
     /// pictures, those of each picture.
     pub soft: Option<SoftLabels>,
+    /// Pictures a side that each row holds; 1 where it is one.
+    pub sides: Vec<usize>,
     /// How many real rows of its class each row stands for.
     pub weights: Vec<f64>,
 }
@@ -132,15 +134,16 @@ fn synthesize_at(
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
     let mosaic = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?;
-    let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
+    let decoded: Vec<usize> = allotment.iter().map(|rows| options.pictures(*rows)).collect();
+    let sides: Vec<usize> = allotment.iter().flat_map(|rows| options.sides(*rows)).collect();
     let (values, exact, soft) = if options.method.selects() {
         let (values, exact) = selection::rows(sketches, options, &decoded, observer)?;
         match mosaic {
-            Some(mosaic) => (mosaic.pack(&values), vec![], None),
+            Some(mosaic) => (mosaic.pack_each(&values, &sides), vec![], None),
             None => (values, exact, None),
         }
     } else {
-        let (values, soft) = optimized(sketches, options, &allotment, mosaic, start, observer)?;
+        let (values, soft) = optimized(sketches, options, (&allotment, &sides), mosaic, start, observer)?;
         (values, vec![], soft)
     };
     let weight = |count: u64, rows: usize| count as f64 / rows as f64;
@@ -151,6 +154,7 @@ fn synthesize_at(
         exact,
         labels: labels_of(sketches, &allotment).cloned().collect(),
         soft,
+        sides,
         weights: classes.flat_map(|(sketch, n)| std::iter::repeat_n(weight(sketch.count, *n), *n)).collect(),
     })
 }
@@ -160,16 +164,16 @@ fn labels_of<'a>(sketches: &'a Sketches, allotment: &'a [usize]) -> impl Iterato
     sketches.classes.keys().zip(allotment).flat_map(|(label, rows)| std::iter::repeat_n(label, *rows))
 }
 
-/// Optimized rows in the input's units, `allotment` of each class as they are stored.
+/// Optimized rows in the input's units, `allotment` of each class as they are stored, of which row i holds `sides[i]` pictures a side.
 fn optimized(
     sketches: &Sketches,
     options: &Options,
-    allotment: &[usize],
+    (allotment, sides): (&[usize], &[usize]),
     mosaic: Option<Mosaic>,
     start: Start,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Vec<f32>, Option<SoftLabels>)> {
-    let decoded: Vec<usize> = allotment.iter().map(|rows| rows * options.packed()).collect();
+    let decoded: Vec<usize> = allotment.iter().map(|rows| options.pictures(*rows)).collect();
     let groups = Groups::new(&decoded);
     let recipe = recipe(sketches, options, allotment)?;
     let steps = recipe.steps + recipe.unroll;
@@ -183,7 +187,7 @@ fn optimized(
     };
     if steps > 0 || options.has_teacher() {
         let pool = pool(sketches, options)?;
-        let unpack = descent::unpack(mosaic, &pool)?;
+        let unpack = descent::unpack(mosaic, sides, &pool)?;
         let teacher = options.has_teacher().then(|| teacher::Teacher::new(sketches, &pool)).transpose()?;
         let taught = |values: &[f32]| teacher.as_ref().map(|t| t.labels(values, unpack.as_ref(), &groups)).transpose();
         // Before the first step: what can't be unrolled should say so at once.
@@ -259,7 +263,7 @@ fn pool(sketches: &Sketches, options: &Options) -> Result<Pool> {
 pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<usize> {
     let allotment = allotment::of(sketches, options)?;
     let networks = sketches.header.recipe.network_bytes(!options.method.selects());
-    let count = allotment.iter().sum::<usize>() * options.packed();
+    let count = allotment.iter().map(|rows| options.pictures(*rows)).sum::<usize>();
     let rows = count * sketches.header.recipe.input_shape().len() * size_of::<f32>();
     let (header, classes) = (&sketches.header, sketches.classes.len());
     let term_bytes = |term: Term| match term {

@@ -158,10 +158,12 @@ mod tests {
         assert_eq!(unroll(250, Shape::Vector { len: 64 }, &open, 1), 0);
         let mosaic = Options { mosaic: 2, ..open.clone() };
         assert_eq!(
-            [1, 2, 6, 13].map(|ipc| unroll(250, small, &mosaic, ipc)),
-            [800, 280, 400, 0],
-            "4, 8, 24 and 52 pictures"
+            [1, 2, 15, 50, 51].map(|ipc| unroll(250, small, &mosaic, ipc)),
+            [800, 280, 400, 400, 0],
+            "4, 8, 24, 80 and 84 pictures"
         );
+        let all = Options { mosaic_rows: Some(99), ..mosaic };
+        assert_eq!([20, 21].map(|ipc| unroll(250, small, &all, ipc)), [400, 0], "80 and 84 pictures");
         let asked = Options { experts: Some(3), ..open.clone() };
         assert_eq!([1, 99].map(|ipc| unroll(0, small, &asked, ipc)), [280, 400], "asked for");
         assert_eq!(unroll(250, small, &Options { experts: Some(0), ..open.clone() }, 10), 800);

@@ -51,14 +51,14 @@ impl<'a> Teacher<'a> {
     /// has, whose classes it says.
     pub(super) fn labels(&self, stored: &[f32], unpack: Option<&Unpack>, groups: &Groups) -> Result<SoftLabels> {
         let wants = Wants { input: false, weights: false, parallel: true };
-        let packed = unpack.map_or(1, Unpack::count);
+        let at_once = (ROWS_AT_ONCE / unpack.map_or(1, Unpack::most)).max(1);
         let input = self.pool.recipe().input_shape();
         let mut parts = vec![];
-        for part in stored.chunks((ROWS_AT_ONCE / packed).max(1) * input.len().max(1)) {
+        for (i, part) in stored.chunks(at_once * input.len().max(1)).enumerate() {
             let dims = [vec![part.len() / input.len().max(1)], input.dims()].concat();
             let rows = Tensor::from_slice(part, dims, self.pool.device())?;
             let rows = match unpack {
-                Some(unpack) => unpack.apply(&rows)?,
+                Some(unpack) => unpack.apply(&rows, i * at_once)?,
                 None => rows,
             };
             let mut sum: Option<Tensor> = None;

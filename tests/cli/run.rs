@@ -168,3 +168,30 @@ fn pictures_that_hold_several_are_unpacked_and_evaluated_as_what_they_hold() {
     assert!(folder.fails(["unpack", "train.parquet", "-o", "x.parquet"]).contains("mosaic => 2"));
     assert!(!folder.path("x.parquet").exists());
 }
+
+#[test]
+fn whole_pictures_beside_those_that_hold_several_are_counted_and_evaluated_as_what_they_are() {
+    let folder = Folder::new();
+    let soft = ["--mosaic", "2", "--mosaic-rows", "1", "--label-kind", "soft"];
+    let summary = folder.succeeds([&small_run("train.parquet", "mixed.parquet")[..], &soft].concat());
+    assert!(summary.contains("mixed.parquet: 6 rows of 3 classes, which decode to 15, "), "{summary}");
+    let said = folder.succeeds(["unpack", "mixed.parquet", "-o", "rows.parquet"]);
+    assert!(said.contains("15 rows of 6 stored ones"), "{said}");
+    let described = json(&folder.succeeds(["inspect", "mixed.parquet", "--json"]));
+    let counts = ["rows", "decoded_rows", "mosaic", "mosaic_rows"].map(|key| described[key].as_u64().unwrap());
+    assert_eq!(counts, [6, 15, 2, 3]);
+    assert_eq!(["rows", "decoded_rows"].map(|key| described["classes"][1][key].as_u64().unwrap()), [2, 5]);
+    let shown = folder.succeeds(["inspect", "mixed.parquet"]);
+    assert!(shown.contains("6 rows, 3 of which hold 4 pictures each, and which decode to 15, "), "{shown}");
+    let args = ["--test", "test.parquet", "--network", "linear", "--epochs", "20", "--repeats", "1", "--json"];
+    let report = |file: &str| json(&folder.succeeds([&["evaluate", file], &args[..]].concat()));
+    let (mixed, unpacked) = (report("mixed.parquet"), report("rows.parquet"));
+    assert_eq!((&mixed["rows"], &mixed["stored_rows"]), (&15.into(), &6.into()));
+    assert_eq!((&unpacked["rows"], &unpacked["stored_rows"]), (&15.into(), &15.into()));
+    let loss = |report: &serde_json::Value| report["losses"][0].as_f64().unwrap();
+    assert!((loss(&mixed) - loss(&unpacked)).abs() < 0.02, "{mixed} {unpacked}");
+    // A baseline of as many rows as are stored.
+    let beside = ["--baseline", "random", "--from", "train.parquet"];
+    let beside = folder.succeeds([&["evaluate", "mixed.parquet"], &args[..args.len() - 1], &beside].concat());
+    assert!(beside.contains("15 in 6 stored") && beside.contains("random"), "{beside}");
+}

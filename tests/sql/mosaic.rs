@@ -1,8 +1,8 @@
-//! `mosaic => 2`: pictures that hold four, and `unpack(...)`, which writes them out.
+//! `mosaic => 2`: pictures that hold four, beside whole ones, and `unpack(...)`, which writes them out.
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float32Type, Float64Type};
-use datafusion_distill::rows::{Mosaic, Shape, mosaic_side};
+use datafusion_distill::rows::{Mosaic, Shape, mosaic_side, sides_of, unpack_each};
 
 use crate::support::*;
 
@@ -31,7 +31,7 @@ async fn stored_pictures_hold_four_each_and_unpack_writes_these() {
     assert!(plan.contains("ipc=2, mosaic=2, decoded_ipc=8"), "{plan}");
     let in_all = format!("SELECT * FROM distill(t, rows => 6, mosaic => 2, {SMALL})");
     let plan = explained(&ctx, &in_all, "").await;
-    assert!(plan.contains("rows=6, mosaic=2, decoded_rows=24"), "{plan}");
+    assert!(plan.contains("rows=6, mosaic=2") && !plan.contains("decoded"), "{plan}");
     let stored = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
     assert_eq!((stored.num_rows(), side(&stored)), (6, 2));
     let unpacked = rows(&ctx, &format!("SELECT * FROM unpack({call})")).await.unwrap();
@@ -58,6 +58,88 @@ async fn real_rows_are_packed_too_each_a_quarter_of_a_picture() {
     let expected = Mosaic::new(2, SHAPE).unwrap().unwrap().pack(&pixels(&chosen));
     assert!(pixels(&packed).iter().zip(&expected).all(|(found, expected)| (found - expected).abs() <= 0.5));
     assert_eq!(ints(&packed, "label"), [0, 0, 1, 1, 2, 2]);
+}
+
+#[tokio::test]
+async fn beyond_two_rows_a_class_the_others_are_whole_and_a_column_says_which() {
+    let ctx = table();
+    let call = format!("distill(t, ipc => 3, mosaic => 2, weight => 'w', {SMALL})");
+    let plan = explained(&ctx, &format!("SELECT * FROM {call}"), "").await;
+    assert!(plan.contains("ipc=3, mosaic=2, decoded_ipc=9"), "{plan}");
+    let stored = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
+    let names: Vec<String> = stored.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names[names.len() - 2..], ["w", "mosaic"]);
+    let sides = [2, 2, 1].repeat(3);
+    assert_eq!((sides_of("small", &stored).unwrap(), side(&stored)), (sides.clone(), 1), "no note of all rows");
+    let unpacked = rows(&ctx, &format!("SELECT * FROM unpack({call})")).await.unwrap();
+    assert!(unpacked.column_by_name("mosaic").is_none());
+    assert_eq!(ints(&unpacked, "label"), [[0; 9], [1; 9], [2; 9]].concat());
+    let expected = unpack_each(&pixels(&stored), SHAPE, &sides).unwrap();
+    assert!(pixels(&unpacked).iter().zip(&expected).all(|(found, expected)| (found - expected).abs() <= 0.5));
+    let weights = unpacked.column_by_name("w").unwrap().as_primitive::<Float64Type>().values().to_vec();
+    assert_eq!(weights, [vec![2.5; 8], vec![10.0]].concat().repeat(3));
+    // A query keeps the column; without it nothing says what pictures hold.
+    let some = format!("SELECT * FROM unpack((SELECT * FROM {call} WHERE mosaic = 1))");
+    assert_eq!(ints(&rows(&ctx, &some).await.unwrap(), "label"), [0, 1, 2]);
+    let e = message(&ctx, &format!("SELECT * FROM unpack((SELECT image, label FROM {call}))")).await;
+    assert!(e.contains("column 'image'") && e.contains("mosaic => 2"), "{e}");
+    let wrong =
+        format!("SELECT * FROM unpack((SELECT image, label, arrow_cast(label * 9, 'UInt8') AS mosaic FROM {call}))");
+    let e = message(&ctx, &wrong).await;
+    assert!(e.contains("column 'mosaic'") && e.contains("row 0") && e.contains("found 0"), "{e}");
+    let null = format!("SELECT * FROM unpack((SELECT image, nullif(label, 1) AS label, mosaic FROM {call}))");
+    let e = message(&ctx, &null).await;
+    assert!(e.contains("3 rows from row 0 on have no label"), "{e}");
+    let shown = shown(&ctx, &format!("EXPLAIN SELECT * FROM unpack({call})")).await;
+    assert!(shown.contains("UnpackExec: rows_each=by mosaic"), "{shown}");
+    // All of them, or none, on request: then the column has nothing to say.
+    for (mosaic_rows, pictures, held) in [(3, 36, 2), (0, 9, 1)] {
+        let call = call.replace("mosaic => 2", &format!("mosaic => 2, mosaic_rows => {mosaic_rows}"));
+        let same = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
+        let in_all: usize = sides_of("small", &same).unwrap().iter().map(|side| side * side).sum();
+        assert_eq!((in_all, side(&same), same.column_by_name("mosaic").is_none()), (pictures, held, true));
+    }
+    let taken = format!("SELECT * FROM distill((SELECT *, 1 AS mosaic FROM t), ipc => 3, mosaic => 2, {SMALL})");
+    let e = message(&ctx, &taken).await;
+    assert!(e.contains("column 'mosaic'") && e.contains("exclude"), "{e}");
+}
+
+#[tokio::test]
+async fn of_real_rows_too_some_are_packed_and_the_others_whole() {
+    let ctx = table();
+    let query = |more: &str| format!("SELECT * FROM distill(t, method => 'random', {more})");
+    let stored = rows(&ctx, &query("ipc => 3, mosaic => 2, mosaic_rows => 1")).await.unwrap();
+    let chosen = rows(&ctx, &query("ipc => 6")).await.unwrap();
+    let expected = Mosaic::new(2, SHAPE).unwrap().unwrap().pack_each(&pixels(&chosen), &[2, 1, 1].repeat(3));
+    assert!(pixels(&stored).iter().zip(&expected).all(|(found, expected)| (found - expected).abs() <= 0.5));
+    assert_eq!(ints(&stored, "label"), [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn classes_of_other_sizes_have_as_many_mosaics_as_their_rows_allow_and_each_picture_labels() {
+    let ctx = table();
+    let source = "(SELECT * FROM t WHERE label < 2 OR id < 12)";
+    let call = format!(
+        "distill({source}, rows => 9, allocation => 'proportional', mosaic => 2, label_kind => 'soft', {SMALL}, passes => 2)"
+    );
+    let source = rows(&ctx, &format!("SELECT label, count(*) AS n FROM {source} GROUP BY label ORDER BY label")).await;
+    let counts = ints(&source.unwrap(), "n");
+    assert!(counts[0] > counts[2], "{counts:?}");
+    let stored = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
+    let (labels, sides) = (ints(&stored, "label"), sides_of("small", &stored).unwrap());
+    let expected: Vec<usize> = labels
+        .chunk_by(|a, b| a == b)
+        .flat_map(|class| (0..class.len()).map(|row| if row < 2 { 2 } else { 1 }))
+        .collect();
+    assert!(sides == expected && sides.contains(&1), "{labels:?} {sides:?}");
+    let lists = stored.column_by_name("soft_label").unwrap().as_list::<i32>();
+    for (row, side) in sides.iter().enumerate() {
+        assert_eq!(lists.value(row).len(), 3 * side * side);
+    }
+    let unpacked = rows(&ctx, &format!("SELECT * FROM unpack({call})")).await.unwrap();
+    let each = unpacked.column_by_name("soft_label").unwrap().as_list::<i32>();
+    assert!((0..each.len()).all(|row| each.value(row).len() == 3));
+    assert_eq!(each.len(), sides.iter().map(|side| side * side).sum::<usize>());
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ impl<'a> Unroll<'a> {
 
     fn start(&self, rows: Vec<f32>, soft: Option<SoftLabels>) -> Result<Learned> {
         let (device, classes) = (self.pool.device(), self.groups.classes());
-        let mut dims = vec![self.groups.rows() / self.unpack.as_ref().map_or(1, Unpack::count)];
+        let mut dims = vec![self.unpack.as_ref().map_or(self.groups.rows(), Unpack::stored)];
         dims.extend(self.pool.recipe().input_shape().dims());
         let rows = Var::from_vec(rows, dims, device)?;
         let labels = match soft {
@@ -230,7 +230,7 @@ impl<'a> Unroll<'a> {
     fn seen(&self, learned: &Learned) -> Result<(Tensor, Tensor)> {
         let stored = learned.rows.as_detached_tensor();
         let rows = match &self.unpack {
-            Some(unpack) => unpack.apply(&stored)?,
+            Some(unpack) => unpack.apply(&stored, 0)?,
             None => stored,
         };
         Ok((rows, learned.labels.as_detached_tensor()))

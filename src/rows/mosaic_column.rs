@@ -1,0 +1,112 @@
+//! A schema or a batch of synthetic pictures, of which some hold several, flows in; the same with a column that says which flows out.
+
+use std::sync::Arc;
+
+use crate::arrow::array::{Array, ArrayRef, AsArray, UInt8Array};
+use crate::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use crate::arrow::record_batch::RecordBatch;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::rows::hugging_face::HuggingFace;
+use crate::rows::{MOST_PER_SIDE, mosaic_side};
+
+/// The column's name.
+pub const MOSAIC: &str = "mosaic";
+
+/// `schema` and, where some of the pictures that `options` ask for hold several and others one, a last column of UInt8: how many a side each row's picture holds. Hugging Face
+/// features, where there are any, describe it too.
+///
+/// Fails with [`Error::Option`] where the schema has a column of that name.
+pub fn with_mosaic_column(schema: &SchemaRef, options: &Options) -> Result<SchemaRef> {
+    if !options.mixes_mosaics() {
+        return Ok(schema.clone());
+    }
+    if schema.fields().iter().any(|field| field.name() == MOSAIC) {
+        let message = format!(
+            "{} adds a column '{MOSAIC}' where some rows hold several pictures and others one, and the source has one; leave it out with exclude",
+            options.mosaic
+        );
+        return Err(Error::option("mosaic", message));
+    }
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new(MOSAIC, DataType::UInt8, false)));
+    let metadata = HuggingFace::of(schema).with_byte(schema.metadata(), MOSAIC);
+    Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
+}
+
+/// Whether rows of `schema` have such a column: it is told by name and type, as notes about a file don't survive a query.
+pub fn has_mosaic_column(schema: &Schema) -> bool {
+    schema.column_with_name(MOSAIC).is_some_and(|(_, field)| *field.data_type() == DataType::UInt8)
+}
+
+/// Pictures a side that each row holds, as that column.
+pub fn mosaic_array(sides: &[usize]) -> ArrayRef {
+    // Of an option that is at most MOST_PER_SIDE.
+    Arc::new(sides.iter().map(|side| *side as u8).collect::<UInt8Array>())
+}
+
+/// Pictures a side that each row of such a column of source `name`, from row `first_row` on, holds.
+///
+/// Fails where it isn't a number from 1 to [`MOST_PER_SIDE`].
+pub fn mosaic_sides(name: &str, first_row: u64, column: &dyn Array) -> Result<Vec<usize>> {
+    let wrong = |row: usize, found: String| {
+        let row = first_row + row as u64;
+        let expected =
+            format!("{name}, row {row}: expected how many pictures a side the row's holds, 1 to {MOST_PER_SIDE}");
+        Error::column(MOSAIC, format!("{expected}, found {found}"))
+    };
+    let Some(sides) = column.as_primitive_opt::<UInt8Type>() else {
+        return Err(wrong(0, column.data_type().to_string()));
+    };
+    let side = |(row, side): (usize, Option<u8>)| match side {
+        Some(side) if (1..=MOST_PER_SIDE).contains(&usize::from(side)) => Ok(usize::from(side)),
+        Some(side) => Err(wrong(row, side.to_string())),
+        None => Err(wrong(row, "NULL".into())),
+    };
+    sides.iter().enumerate().map(side).collect()
+}
+
+/// Pictures a side that each row of `batch` holds, of source `name` with all its columns: what such a column says of it, or the note at a column of pictures of all; 1 where
+/// neither does.
+pub fn sides_of(name: &str, batch: &RecordBatch) -> Result<Vec<usize>> {
+    let schema = batch.schema_ref();
+    match batch.column_by_name(MOSAIC).filter(|_| has_mosaic_column(schema)) {
+        Some(column) => mosaic_sides(name, 0, column),
+        None => {
+            let side = schema.fields().iter().map(|field| mosaic_side(field)).max().unwrap_or(1);
+            Ok(vec![side; batch.num_rows()])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(name: &str, data_type: DataType) -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new(name, data_type, true)]))
+    }
+
+    #[test]
+    fn the_column_is_there_only_where_rows_differ_and_a_name_that_is_taken_is_refused() {
+        let plain = schema("label", DataType::Int64);
+        let options = |mosaic, ipc, mosaic_rows| Options { mosaic, ipc, mosaic_rows, ..Options::default() };
+        for same in [options(1, 10, None), options(2, 1, None), options(2, 10, Some(10)), options(2, 10, Some(0))] {
+            assert_eq!(with_mosaic_column(&plain, &same).unwrap(), plain);
+        }
+        let mixed = with_mosaic_column(&plain, &options(2, 10, None)).unwrap();
+        assert_eq!(mixed.fields()[1].as_ref(), &Field::new(MOSAIC, DataType::UInt8, false));
+        assert!(has_mosaic_column(&mixed) && !has_mosaic_column(&plain));
+        assert!(!has_mosaic_column(&schema(MOSAIC, DataType::Utf8)));
+        let e = with_mosaic_column(&schema(MOSAIC, DataType::Int64), &options(2, 10, None)).unwrap_err().to_string();
+        assert!(e.contains("'mosaic'") && e.contains("exclude"), "{e}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_what_is_no_side_is_told_by_its_row() {
+        assert_eq!(mosaic_sides("t", 0, &mosaic_array(&[2, 1, 8])).unwrap(), [2, 1, 8]);
+        let e = |column: UInt8Array| mosaic_sides("t", 40, &column).unwrap_err().to_string();
+        assert!(e(vec![1, 0].into()).contains("t, row 41") && e(vec![9].into()).contains("found 9"));
+        assert!(e(vec![Some(1), None].into()).contains("found NULL"));
+    }
+}
