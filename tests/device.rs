@@ -208,7 +208,7 @@ async fn jobs_of_every_kind_go_the_same_way_and_repeat() {
         "method => 'characteristic', min_max => 0.5",
         "method => 'ridge'",
         "method => 'ridge', label_kind => 'soft', terms => 'ridge=1,mean=0.01'",
-        "method => 'characteristic', mosaic => 2, augment => 'color_crop_cutout_flip_scale_rotate'",
+        "method => 'characteristic', mosaic => 2, mosaic_rows => 1, augment => 'color_crop_cutout_flip_scale_rotate'",
         "method => 'mean', pool => 'trained'",
         "method => 'herding'",
     ] {

@@ -77,6 +77,52 @@ pub(super) fn inspect(args: InspectArgs, quiet: bool) -> Outcome {
 /// Rows by label, and the pictures that these hold.
 type Classes = BTreeMap<Option<Label>, (u64, u64)>;
 
+/// Pictures a side that a file's rows hold.
+enum Sides {
+    /// As many, all of them.
+    Same(usize),
+    /// Those of each row.
+    Each(Vec<usize>),
+}
+
+impl Sides {
+    fn of(&self, row: usize) -> usize {
+        match self {
+            Self::Same(side) => *side,
+            Self::Each(sides) => sides.get(row).copied().unwrap_or(1),
+        }
+    }
+
+    fn most(&self) -> usize {
+        match self {
+            Self::Same(side) => *side,
+            Self::Each(sides) => sides.iter().max().copied().unwrap_or(1),
+        }
+    }
+
+    /// Pictures that `rows` rows, which are all, hold.
+    fn pictures(&self, rows: i64) -> i64 {
+        match self {
+            Self::Same(side) => rows.saturating_mul(side.pow(2) as i64),
+            Self::Each(sides) => sides.iter().map(|side| side.pow(2) as i64).sum(),
+        }
+    }
+
+    /// Rows of `rows` that hold several.
+    fn mosaics(&self, rows: i64) -> i64 {
+        match self {
+            Self::Same(side) => {
+                if *side > 1 {
+                    rows
+                } else {
+                    0
+                }
+            }
+            Self::Each(sides) => sides.iter().filter(|side| **side > 1).count() as i64,
+        }
+    }
+}
+
 struct Inspected {
     path: PathBuf,
     schema: SchemaRef,
@@ -115,31 +161,31 @@ impl Inspected {
     }
 
     /// Rows by label, and the pictures that these hold, as many a side as `sides` says; `None` is NULL.
-    fn classes(&self, layout: &Layout, sides: &[usize]) -> Outcome<Classes> {
+    fn classes(&self, layout: &Layout, sides: &Sides) -> Outcome<Classes> {
         let mut counts = Classes::new();
-        let mut sides = sides.iter();
+        let mut row = 0;
         for batch in self.read(&[layout.label])? {
             for label in Label::from_array(layout.label_name(), batch?.column(0))? {
                 let (rows, pictures) = counts.entry(label).or_default();
                 *rows += 1;
-                *pictures += sides.next().map_or(1, |side| side.pow(2) as u64);
+                *pictures += sides.of(row).pow(2) as u64;
+                row += 1;
             }
         }
         Ok(counts)
     }
 
     /// Pictures a side that each row holds, as a column says, or a note of all.
-    fn sides(&self) -> Outcome<Vec<usize>> {
+    fn sides(&self) -> Outcome<Sides> {
         if !has_mosaic_column(&self.schema) {
-            let side = self.schema.fields().iter().map(|field| mosaic_side(field)).max().unwrap_or(1);
-            return Ok(vec![side; usize::try_from(self.rows).unwrap_or(0)]);
+            return Ok(Sides::Same(self.schema.fields().iter().map(|field| mosaic_side(field)).max().unwrap_or(1)));
         }
         let mut sides = vec![];
         for batch in self.read(&[self.schema.index_of(MOSAIC).map_err(Error::from)?])? {
             let first_row = sides.len() as u64;
             sides.extend(mosaic_sides(&self.path.display().to_string(), first_row, batch?.column(0))?);
         }
-        Ok(sides)
+        Ok(Sides::Each(sides))
     }
 
     /// Name and first pictures of each class.
@@ -204,7 +250,7 @@ impl Inspected {
         path: &Path,
         layout: Result<&Layout, &Error>,
         classes: Option<&Classes>,
-        sides: &[usize],
+        sides: &Sides,
     ) -> Value {
         let columns: Vec<Value> = self
             .schema
@@ -240,10 +286,10 @@ impl Inspected {
             "file": path.display().to_string(),
             "bytes": self.bytes,
             "rows": self.rows,
-            "decoded_rows": sides.iter().map(|side| side.pow(2)).sum::<usize>(),
+            "decoded_rows": sides.pictures(self.rows),
             "row_groups": self.row_groups,
-            "mosaic": sides.iter().max().copied().unwrap_or(1),
-            "mosaic_rows": sides.iter().filter(|side| **side > 1).count(),
+            "mosaic": sides.most(),
+            "mosaic_rows": sides.mosaics(self.rows),
             "columns": columns,
             "roles_unknown": layout.err().map(ToString::to_string),
             "classes": classes.map(|classes| classes.iter().map(class).collect::<Vec<_>>()),

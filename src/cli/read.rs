@@ -14,8 +14,8 @@ use crate::cli::failure::Outcome;
 use crate::evaluate::Dataset;
 use crate::options::{Curve, Options};
 use crate::rows::{
-    Decoder, Label, Layout, MOSAIC, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_mosaic_column, has_soft_labels,
-    mosaic_side, mosaic_sides, soft_labels, unpack_each,
+    Decoder, Held, Label, Layout, MOSAIC, Profile, Rows, SOFT_LABEL, Shape, TableScaling, has_soft_labels,
+    mosaic_sides, soft_labels, unpack_each,
 };
 use crate::sql;
 
@@ -102,19 +102,18 @@ impl Source {
         let mut columns: Vec<Expr> =
             layout.projection().into_iter().map(|i| column(layout.schema.field(i).name())).collect();
         let count = columns.len();
-        let is_feature = |name: &str| layout.features.iter().any(|feature| layout.name_of(feature) == name);
-        let has_soft = has_soft_labels(schema) && !is_feature(SOFT_LABEL);
-        let has_sides = has_mosaic_column(schema) && layout.single().is_some() && !is_feature(MOSAIC);
+        let is_feature = layout.features.iter().any(|feature| layout.name_of(feature) == SOFT_LABEL);
+        let has_soft = has_soft_labels(schema) && !is_feature;
+        let held = layout.single().map_or(Ok(Held::Same(1)), |feature| Held::of(schema, feature.column))?;
         columns.extend(has_soft.then(|| column(SOFT_LABEL)));
-        columns.extend(has_sides.then(|| column(MOSAIC)));
-        let side = layout.single().map_or(1, |feature| mosaic_side(layout.schema.field(feature.column)));
+        columns.extend(matches!(held, Held::Column(_)).then(|| column(MOSAIC)));
         let read: Vec<RecordBatch> = frame.select(columns)?.execute_stream().await?.try_collect().await?;
         let (mut batches, mut soft, mut sides, mut first_row) = (vec![], vec![], vec![], 0);
         for batch in read {
             soft.extend(has_soft.then(|| batch.column(count).clone()));
-            sides.push(match has_sides {
-                true => mosaic_sides(name, first_row, batch.column(count + usize::from(has_soft)))?,
-                false => vec![side; batch.num_rows()],
+            sides.push(match held {
+                Held::Column(_) => mosaic_sides(name, first_row, batch.column(count + usize::from(has_soft)))?,
+                Held::Same(side) => vec![side; batch.num_rows()],
             });
             first_row += batch.num_rows() as u64;
             batches.push(batch.project(&(0..count).collect::<Vec<_>>())?);
@@ -129,21 +128,25 @@ impl Source {
         let (mut stored, mut pictures): (BTreeMap<Label, usize>, Vec<Vec<usize>>) = (BTreeMap::new(), vec![]);
         for (batch, sides) in self.batches.iter().zip(&self.sides) {
             pictures.push(sides.iter().map(|side| side * side).collect());
-            for start in (0..batch.num_rows()).step_by(BATCH) {
-                let part = batch.slice(start, BATCH.min(batch.num_rows() - start));
-                let rows = self.decoder.decode(part.columns(), scaling, shape, &place, first_row + start as u64)?;
-                if !rows.is_empty() {
-                    shape = Some(rows.shape);
-                    rows.labels.iter().for_each(|label| *stored.entry(label.clone()).or_default() += 1);
-                    batches.push(match scaling {
-                        None => self.decoded(rows, &sides[start..start + part.num_rows()])?,
-                        Some(table) => Rows {
-                            shape: Shape::Vector { len: table.input_len() },
-                            values: table.scale(&rows.values),
-                            ..rows
-                        },
-                    });
+            let mut start = 0;
+            // By itself each run of rows that hold as many pictures: which of a batch are left out isn't told.
+            for run in sides.chunk_by(|a, b| a == b).flat_map(|run| run.chunks(BATCH)) {
+                let (part, at) = (batch.slice(start, run.len()), first_row + start as u64);
+                start += run.len();
+                let rows = self.decoder.decode(part.columns(), scaling, shape, &place, at)?;
+                if rows.is_empty() {
+                    continue;
                 }
+                shape = Some(rows.shape);
+                rows.labels.iter().for_each(|label| *stored.entry(label.clone()).or_default() += 1);
+                batches.push(match scaling {
+                    None => decoded(rows, run[0])?,
+                    Some(table) => Rows {
+                        shape: Shape::Vector { len: table.input_len() },
+                        values: table.scale(&rows.values),
+                        ..rows
+                    },
+                });
             }
             first_row += batch.num_rows() as u64;
         }
@@ -163,22 +166,13 @@ impl Source {
         }
         Ok(set.with_soft_labels(shares))
     }
+}
 
-    /// `rows`, of which each that was read holds as many pictures a side as `sides` says, as the pictures that they hold.
-    fn decoded(&self, rows: Rows, sides: &[usize]) -> Outcome<Rows> {
-        let same = sides.iter().all(|side| *side == sides[0]);
-        if rows.len() < sides.len() && !same {
-            let message = format!(
-                "{}: {} rows have no label or picture, and yet column '{MOSAIC}' says how many they hold; leave them out",
-                self.name, rows.skipped
-            );
-            return Err(crate::Error::Data(message).into());
-        }
-        let sides = &sides[..rows.len()];
-        let of_each = rows.labels.iter().zip(sides);
-        let labels = of_each.flat_map(|(label, side)| std::iter::repeat_n(label.clone(), side * side)).collect();
-        Ok(Rows { values: unpack_each(&rows.values, rows.shape, sides)?, labels, ..rows })
-    }
+/// `rows`, each of which holds `side` pictures a side, as the pictures that they hold.
+fn decoded(rows: Rows, side: usize) -> Outcome<Rows> {
+    let values = unpack_each(&rows.values, rows.shape, &vec![side; rows.len()])?;
+    let labels = rows.labels.iter().flat_map(|label| std::iter::repeat_n(label.clone(), side * side)).collect();
+    Ok(Rows { values, labels, ..rows })
 }
 
 /// The size of `source` where it is a single file.

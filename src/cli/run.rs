@@ -142,7 +142,7 @@ async fn distil(args: &RunArgs, options: &Options, threads: usize, progress: &Jo
     let (mut rows_out, mut pictures, mut labels) = (0, 0, BTreeSet::new());
     while let Some(batch) = stream.try_next().await? {
         rows_out += batch.num_rows();
-        pictures += sides_of(&args.source, &batch)?.iter().map(|side| side * side).sum::<usize>();
+        pictures += sides_of(&args.source, &schema, &batch)?.iter().map(|side| side * side).sum::<usize>();
         labels.extend(layout.as_ref().map(|layout| labels_of(layout, &batch)).transpose()?.unwrap_or_default());
         writer.write(&batch)?;
     }

@@ -33,7 +33,13 @@ pub fn pool_of_synthetic(
     device: &Device,
     cancel: &AtomicBool,
 ) -> Result<Pool> {
-    let values = unpack_each(&synthetic.values, synthetic.shape, &synthetic.sides)?;
+    let unpacked;
+    let values = if synthetic.sides.iter().any(|side| *side > 1) {
+        unpacked = unpack_each(&synthetic.values, synthetic.shape, &synthetic.sides)?;
+        &unpacked
+    } else {
+        &synthetic.values
+    };
     // Rows are sorted by label.
     let numbers = synthetic.labels.iter().scan((None, 0), |(last, number), label| {
         *number += u32::from(last.is_some_and(|last| last != label));

@@ -25,7 +25,9 @@ pub use encode::{encode, encode_exact};
 pub use label::Label;
 pub use layout::{Column, Feature, FeatureKind, Hints, Layout, Role};
 pub use mosaic::{MOST_PER_SIDE, Mosaic, mosaic_side, unpack_each, with_mosaic};
-pub use mosaic_column::{MOSAIC, has_mosaic_column, mosaic_array, mosaic_sides, sides_of, with_mosaic_column};
+pub use mosaic_column::{
+    Held, MOSAIC, has_mosaic_column, mosaic_array, mosaic_sides, sides_of, told_by_column, with_mosaic_column,
+};
 pub use soft_label::{SOFT_LABEL, has_soft_labels, soft_label_array, soft_labels, with_soft_label_column};
 pub use table::{Profile, TableScaling};
 pub use unpack::Unpacker;

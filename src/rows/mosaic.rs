@@ -14,17 +14,20 @@ use crate::rows::Shape;
 /// The most pictures in one, per side.
 pub const MOST_PER_SIDE: usize = 8;
 
-/// The key of a column's own metadata that says how many pictures a side its pictures hold.
-const KEY: &str = "datafusion-distill.mosaic";
+/// The key of a column's own metadata that says how many pictures a side its pictures hold, or that the column itself does.
+pub(super) const KEY: &str = "datafusion-distill.mosaic";
 
 /// `schema` with the note that the pictures in `column` hold `side` pictures a side; without one for `side` 1.
 pub fn with_mosaic(schema: &SchemaRef, column: &str, side: usize) -> SchemaRef {
+    with_note(schema, column, (side > 1).then(|| side.to_string()))
+}
+
+/// `schema` with `note` about what the pictures in `column` hold.
+pub(super) fn with_note(schema: &SchemaRef, column: &str, note: Option<String>) -> SchemaRef {
     let noted = |field: &Arc<Field>| {
         let mut metadata = field.metadata().clone();
         metadata.remove(KEY);
-        if side > 1 {
-            metadata.insert(KEY.into(), side.to_string());
-        }
+        metadata.extend(note.clone().map(|note| (KEY.into(), note)));
         Arc::new(field.as_ref().clone().with_metadata(metadata))
     };
     let fields: Vec<_> =

@@ -8,10 +8,17 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
+use crate::rows::mosaic::{KEY, with_note};
 use crate::rows::{MOST_PER_SIDE, mosaic_side};
 
 /// The column's name.
 pub const MOSAIC: &str = "mosaic";
+
+/// What its note says.
+const SAYS: &str = "pictures a side in each row's picture";
+
+/// And that of the pictures' column, in place of a number.
+const BY_COLUMN: &str = "by column";
 
 /// `schema` and, where some of the pictures that `options` ask for hold several and others one, a last column of UInt8: how many a side each row's picture holds. Hugging Face
 /// features, where there are any, describe it too.
@@ -29,13 +36,52 @@ pub fn with_mosaic_column(schema: &SchemaRef, options: &Options) -> Result<Schem
         return Err(Error::option("mosaic", message));
     }
     let mut fields = schema.fields().to_vec();
-    fields.push(Arc::new(Field::new(MOSAIC, DataType::UInt8, false)));
+    let field = Field::new(MOSAIC, DataType::UInt8, false);
+    fields.push(Arc::new(field.with_metadata([(KEY.to_string(), SAYS.to_string())].into())));
     let metadata = HuggingFace::of(schema).with_byte(schema.metadata(), MOSAIC);
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
-/// Whether rows of `schema` have such a column: it is told by name and type, as notes about a file don't survive a query.
+/// `schema` with the note that the pictures in `column` hold what the column of that name says.
+pub fn told_by_column(schema: &SchemaRef, column: &str) -> SchemaRef {
+    with_note(schema, column, Some(BY_COLUMN.into()))
+}
+
+/// How many pictures a side the stored ones of a source hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// As many, all of them.
+    Same(usize),
+    /// What the column at this position says of each.
+    Column(usize),
+}
+
+impl Held {
+    /// By rows of `schema`, whose pictures are those of column `feature`: as the notes say, 1 where there are none.
+    ///
+    /// Fails where some hold several, and the column that says which is missing.
+    pub fn of(schema: &Schema, feature: usize) -> Result<Self> {
+        let field = schema.field(feature);
+        match schema.index_of(MOSAIC).ok().filter(|_| has_mosaic_column(schema)) {
+            Some(column) => Ok(Self::Column(column)),
+            None if field.metadata().get(KEY).is_some_and(|note| note == BY_COLUMN) => Err(Error::column(
+                field.name(),
+                format!(
+                    "in some rows its pictures hold several, and column '{MOSAIC}', which says in which, is missing or isn't what was written; select it too"
+                ),
+            )),
+            None => Ok(Self::Same(mosaic_side(field))),
+        }
+    }
+}
+
+/// Whether rows of `schema` have such a column: it is told by its note, as others may have one of that name for something else.
 pub fn has_mosaic_column(schema: &Schema) -> bool {
+    may_be_mosaic_column(schema) && schema.field_with_name(MOSAIC).is_ok_and(|field| field.metadata().contains_key(KEY))
+}
+
+/// Whether rows of `schema` have a column that has lost its note, or is another of that name and type.
+pub(super) fn may_be_mosaic_column(schema: &Schema) -> bool {
     schema.column_with_name(MOSAIC).is_some_and(|(_, field)| *field.data_type() == DataType::UInt8)
 }
 
@@ -66,10 +112,9 @@ pub fn mosaic_sides(name: &str, first_row: u64, column: &dyn Array) -> Result<Ve
     sides.iter().enumerate().map(side).collect()
 }
 
-/// Pictures a side that each row of `batch` holds, of source `name` with all its columns: what such a column says of it, or the note at a column of pictures of all; 1 where
-/// neither does.
-pub fn sides_of(name: &str, batch: &RecordBatch) -> Result<Vec<usize>> {
-    let schema = batch.schema_ref();
+/// Pictures a side that each row of `batch` holds, of source `name`, all of whose columns are those of `schema`, which has their notes: what such a column says of it, or the note at
+/// a column of pictures of all; 1 where neither does.
+pub fn sides_of(name: &str, schema: &Schema, batch: &RecordBatch) -> Result<Vec<usize>> {
     match batch.column_by_name(MOSAIC).filter(|_| has_mosaic_column(schema)) {
         Some(column) => mosaic_sides(name, 0, column),
         None => {
@@ -95,9 +140,11 @@ mod tests {
             assert_eq!(with_mosaic_column(&plain, &same).unwrap(), plain);
         }
         let mixed = with_mosaic_column(&plain, &options(2, 10, None)).unwrap();
-        assert_eq!(mixed.fields()[1].as_ref(), &Field::new(MOSAIC, DataType::UInt8, false));
+        assert_eq!((mixed.field(1).name().as_str(), mixed.field(1).data_type()), (MOSAIC, &DataType::UInt8));
+        assert!(!mixed.field(1).is_nullable());
         assert!(has_mosaic_column(&mixed) && !has_mosaic_column(&plain));
-        assert!(!has_mosaic_column(&schema(MOSAIC, DataType::Utf8)));
+        // Another's column of that name isn't taken for one.
+        assert!(!has_mosaic_column(&schema(MOSAIC, DataType::UInt8)));
         let e = with_mosaic_column(&schema(MOSAIC, DataType::Int64), &options(2, 10, None)).unwrap_err().to_string();
         assert!(e.contains("'mosaic'") && e.contains("exclude"), "{e}");
     }

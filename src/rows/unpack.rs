@@ -10,9 +10,10 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::rows::hugging_face::HuggingFace;
+use crate::rows::mosaic_column::may_be_mosaic_column;
 use crate::rows::{
-    Decoder, Layout, MOSAIC, SOFT_LABEL, encode, has_mosaic_column, has_soft_labels, mosaic_side, mosaic_sides,
-    unpack_each, with_mosaic,
+    Decoder, Held, Layout, MOSAIC, SOFT_LABEL, encode, has_mosaic_column, has_soft_labels, mosaic_sides, unpack_each,
+    with_mosaic,
 };
 
 /// Decodes stored pictures in batches of one schema.
@@ -34,25 +35,17 @@ pub struct Unpacker {
     schema: SchemaRef,
 }
 
-/// How many pictures a side the stored ones hold.
-#[derive(Clone, Copy, Debug)]
-enum Held {
-    /// As many, all of them.
-    Same(usize),
-    /// What this column says of each.
-    Column(usize),
-}
-
 impl Unpacker {
-    /// For batches of `schema`, with the notes of its file or of the job that makes it, `weight` the column of weights that it added. Each picture holds `side` a side; `None`: what
-    /// a column says of each row ([`MOSAIC`]), or the note of the picture's column of all.
+    /// For batches of `schema`, with the notes of its file or of the job that makes it, `weight` the column of weights that it added. How many a side each picture holds is what a
+    /// column says ([`MOSAIC`]), or else `side`, or else what the note of the picture's column says. With `side` such a column may have lost its own note.
     ///
     /// Fails where there is no picture to decode, or nothing says that it holds several.
     pub fn new(schema: &SchemaRef, side: Option<usize>, weight: Option<&str>) -> Result<Self> {
         let position = |name: &str| schema.fields().iter().position(|field| field.name() == name);
         let soft = if has_soft_labels(schema) { position(SOFT_LABEL) } else { None };
         let weight = weight.and_then(position);
-        let column = if has_mosaic_column(schema) { position(MOSAIC) } else { None };
+        let told = has_mosaic_column(schema) || (side.is_some() && may_be_mosaic_column(schema));
+        let column = if told { position(MOSAIC) } else { None };
         let added = weight.into_iter().chain(soft).chain(column).map(|i| schema.field(i).name().clone());
         let options = Options { exclude: added.collect(), ..Options::default() };
         let layout = Layout::infer(schema, &options)?;
@@ -61,8 +54,9 @@ impl Unpacker {
         };
         let field = schema.field(feature.column);
         let held = match (side, column) {
-            (None, Some(column)) => Held::Column(column),
-            (side, _) => Held::Same(side.unwrap_or_else(|| mosaic_side(field))),
+            (_, Some(column)) => Held::Column(column),
+            (Some(side), None) => Held::Same(side),
+            (None, None) => Held::of(schema, feature.column)?,
         };
         if matches!(held, Held::Same(side) if side < 2) {
             let message = format!(
@@ -97,13 +91,7 @@ impl Unpacker {
         let columns: Vec<ArrayRef> =
             self.layout.projection().into_iter().map(|i| Arc::clone(batch.column(i))).collect();
         let rows = self.decoder.decode(&columns, None, None, place, first_row)?;
-        if rows.skipped > 0 {
-            let message = format!(
-                "{place}{} rows from row {first_row} on have no label or picture; leave them out",
-                rows.skipped
-            );
-            return Err(Error::Data(message));
-        }
+        // None was skipped: with `on_null` at its default a NULL is an error.
         let sides = match self.held {
             Held::Same(side) => vec![side; batch.num_rows()],
             Held::Column(column) => mosaic_sides(place.trim_end_matches(", "), first_row, batch.column(column))?,

@@ -33,9 +33,9 @@ use crate::arrow::record_batch::RecordBatch;
 use crate::error::Error;
 use crate::extract::{PoolRecipe, Source};
 use crate::options::{Allocation, LabelSource};
-use crate::rows::{Label, Role, Rows, Shape};
+use crate::rows::{Label, Role, Rows, Shape, mosaic_sides};
 use crate::sketch::{Origin, SketchColumn, Sketches};
-use crate::synthesize::{self, Progress, Synthetic, synthesize_from, synthesize_on, working_bytes};
+use crate::synthesize::{self, Progress, Synthetic, Warm, synthesize_from, synthesize_on, working_bytes};
 use crate::{extract, pretrain};
 
 /// Optimizes the synthetic rows against the sketches of all classes, or chooses real rows from them.
@@ -305,7 +305,7 @@ enum Start {
     /// What option `init` says.
     Init,
     /// The rows of option `warm_start`.
-    Warm(Rows),
+    Warm(Warm),
     /// Those of the pass before.
     Made(Synthetic),
 }
@@ -461,23 +461,35 @@ impl Run {
         Ok(sketches)
     }
 
-    /// The rows of option `warm_start`, decoded.
+    /// The rows of option `warm_start`, decoded; the last column of `input` says how many pictures a side each holds.
     async fn warm_rows(
         &self,
         mut input: SendableRecordBatchStream,
         sketches: &Sketches,
         reservation: &MemoryReservation,
-    ) -> Result<Rows> {
+    ) -> Result<Warm> {
         let recipe = Arc::new(sketches.header.recipe.clone());
-        let mut all = Rows { shape: recipe.shape, values: vec![], labels: vec![], exact: vec![], skipped: 0 };
+        let rows = Rows { shape: recipe.shape, values: vec![], labels: vec![], exact: vec![], skipped: 0 };
+        let (mut all, mut first_row) = (Warm { rows, sides: vec![] }, 0);
         while let Some(batch) = input.next().await.transpose()? {
-            let (job, recipe, first_row) = (Arc::clone(&self.job), Arc::clone(&recipe), all.labels.len() as u64);
-            let place = format!("{}, ", self.job.options.warm_start.as_deref().unwrap_or("warm_start"));
-            let decode = move || job.decode(&batch, Some(&recipe.scaling), Some(recipe.shape), &place, first_row);
-            let rows = self.job.run(decode).await?;
-            reservation.try_grow(rows.values.len() * size_of::<f32>())?;
-            all.values.extend(rows.values);
-            all.labels.extend(rows.labels);
+            let name = self.job.options.warm_start.as_deref().unwrap_or("warm_start");
+            let last = batch.num_columns() - 1;
+            let sides = mosaic_sides(name, first_row, batch.column(last))?;
+            let batch = batch.project(&(0..last).collect::<Vec<_>>())?;
+            let mut start = 0;
+            // By itself each run of rows that hold as many: which of a batch are left out isn't told.
+            for run in sides.chunk_by(|a, b| a == b) {
+                let (job, recipe) = (Arc::clone(&self.job), Arc::clone(&recipe));
+                let (part, place, at) = (batch.slice(start, run.len()), format!("{name}, "), first_row + start as u64);
+                let decode = move || job.decode(&part, Some(&recipe.scaling), Some(recipe.shape), &place, at);
+                let rows = self.job.run(decode).await?;
+                reservation.try_grow(rows.values.len() * size_of::<f32>())?;
+                all.sides.extend(std::iter::repeat_n(run[0], rows.len()));
+                all.rows.values.extend(rows.values);
+                all.rows.labels.extend(rows.labels);
+                start += run.len();
+            }
+            first_row += sides.len() as u64;
         }
         Ok(all)
     }
@@ -520,7 +532,7 @@ impl Run {
             };
             match start {
                 Start::Init => synthesize::synthesize(&sketches, &options, &mut observe),
-                Start::Warm(rows) => synthesize_from(&sketches, &options, Some(&rows), &mut observe),
+                Start::Warm(warm) => synthesize_from(&sketches, &options, Some(&warm), &mut observe),
                 Start::Made(made) => synthesize_on(&sketches, &options, made, &mut observe),
             }
         };

@@ -8,7 +8,7 @@ use datafusion::common::{Column, plan_err};
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
@@ -30,7 +30,7 @@ use super::union_agg::distill_union_agg_udaf;
 use super::workers::WorkerPools;
 use crate::arrow::datatypes::{Schema, SchemaRef};
 use crate::options::Options;
-use crate::rows::Layout;
+use crate::rows::{Held, Layout};
 use crate::sketch::Origin;
 use crate::synthesize;
 
@@ -163,6 +163,9 @@ impl DistillTable {
     }
 }
 
+/// The column of how many pictures a side each row of option `warm_start` holds.
+const WARM_SIDES: &str = "__pictures_a_side";
+
 /// The plan that reads the rows of option `warm_start`.
 async fn warm_start(
     state: &SessionState,
@@ -185,6 +188,15 @@ async fn warm_start(
         let column = Expr::Column(Column::from(rows.schema().qualified_field(found)));
         columns.push(column.cast_to(expected.data_type(), rows.schema())?.alias(expected.name()));
     }
+    // How many pictures a side each row holds comes last: as a column says, or the note of the pictures' column.
+    let schema = schema_with_metadata(state, &rows, &scans(state, &rows).await?).await?;
+    let feature = layout.single().and_then(|feature| schema.index_of(layout.name_of(feature)).ok());
+    let held = match feature.map_or(Ok(Held::Same(1)), |feature| Held::of(&schema, feature))? {
+        Held::Column(column) => Expr::Column(Column::from(rows.schema().qualified_field(column))),
+        // At most MOST_PER_SIDE.
+        Held::Same(side) => lit(side as u8),
+    };
+    columns.push(held.alias(WARM_SIDES));
     Ok(Some(LogicalPlanBuilder::from(rows).project(columns)?.build()?))
 }
 

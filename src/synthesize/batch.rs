@@ -21,8 +21,11 @@ pub fn output_schema(layout: &Layout, options: &Options) -> Result<SchemaRef> {
     let told = rows::with_mosaic_column(&weighted, options)?;
     let labelled = rows::with_soft_label_column(&told, options)?;
     // A note at the column tells of all rows; where they differ, a column of its own does.
-    let side = if options.mixes_mosaics() || options.mosaic_rows == Some(0) { 1 } else { options.mosaic };
-    Ok(rows::with_mosaic(&labelled, layout.name_of(feature), side))
+    Ok(match options.mixes_mosaics() {
+        true => rows::told_by_column(&labelled, layout.name_of(feature)),
+        false if options.mosaic_rows == Some(0) => rows::with_mosaic(&labelled, layout.name_of(feature), 1),
+        false => rows::with_mosaic(&labelled, layout.name_of(feature), options.mosaic),
+    })
 }
 
 impl Synthetic {

@@ -18,17 +18,18 @@ const REPEAT_NOISE: f32 = 0.1;
 /// them than it is to get synthetic rows has them again, in turn, with a little noise, so that they can move apart. `init => 'noise'`: the
 /// standard normal distribution, moved into the domain.
 ///
-/// A class starts from its rows of `warm` first, as many as there are. Of a `mosaic`, rows are stored pictures, those first that hold several
-/// (option `mosaic_rows`), each of as many real rows as it holds.
+/// A class starts from its rows of `warm`, as many as there are and it is to get. Of a `mosaic`, rows are stored pictures, those first that hold several
+/// (option `mosaic_rows`), each of as many real rows as it holds; each starts from one of `warm` that holds as many.
 pub(crate) fn rows(
     sketches: &Sketches,
     options: &Options,
     allotment: &[usize],
     mosaic: Option<Mosaic>,
-    warm: Option<&Rows>,
+    warm: Option<&Warm>,
 ) -> Result<Vec<f32>> {
     let (header, ipc) = (&sketches.header, options.pictures(options.ipc));
-    if let Some(warm) = warm.filter(|warm| !warm.is_empty() && warm.shape != header.recipe.shape) {
+    if let Some(warm) = warm.map(|warm| &warm.rows).filter(|rows| !rows.is_empty() && rows.shape != header.recipe.shape)
+    {
         return Err(Error::option(
             "warm_start",
             format!("its rows are {}s, the sketches are of {}s", warm.shape, header.recipe.shape),
@@ -48,27 +49,53 @@ pub(crate) fn rows(
         // One stream a class: a class more or less changes nothing in the others.
         let mut stream = random::stream(options.seed, &format!("synthetic rows of class {label}"));
         let from = out.len();
-        let warm_rows =
-            warm.iter().flat_map(|warm| (0..warm.len()).filter(|i| warm.labels[*i] == *label).map(|i| warm.row(i)));
-        warm_rows.take(*count).for_each(|row| out.extend(scaling.scale(row)));
-        let cold = count - (out.len() - from) / input_len.max(1);
+        let sides: Vec<usize> = options.sides(*count).collect();
+        let given = warm.map_or_else(|| vec![None; *count], |warm| warm.of_class(label, &sides));
+        let cold: Vec<usize> =
+            sides.iter().zip(&given).filter(|(_, row)| row.is_none()).map(|(side, _)| *side).collect();
+        let mut others = vec![];
         match options.init {
-            _ if cold == 0 => {}
-            Init::Real => match mosaic {
-                None => real(label, sketch, cold, scaling, &mut stream, &mut out)?,
-                Some(mosaic) => {
-                    let sides: Vec<usize> = options.sides(*count).skip(count - cold).collect();
-                    let held = sides.iter().map(|side| side * side).sum();
-                    let mut pictures = vec![];
-                    real(label, sketch, held, scaling, &mut stream, &mut pictures)?;
-                    out.extend(mosaic.pack_each(&pictures, &sides));
+            _ if cold.is_empty() => {}
+            Init::Real => {
+                let held = cold.iter().map(|side| side * side).sum();
+                real(label, sketch, held, scaling, &mut stream, &mut others)?;
+                if let Some(mosaic) = mosaic {
+                    others = mosaic.pack_each(&others, &cold);
                 }
-            },
-            Init::Noise => out.extend(random::normal(&mut stream, cold * input_len)),
+            }
+            Init::Noise => others = random::normal(&mut stream, cold.len() * input_len),
+        }
+        let mut others = others.chunks(input_len.max(1));
+        for row in given {
+            match row {
+                Some(row) => out.extend(scaling.scale(row)),
+                None => out.extend(others.next().into_iter().flatten()),
+            }
         }
         scaling.project(&mut out[from..]);
     }
     Ok(out)
+}
+
+/// Rows that synthetic ones start from, in the input's units.
+#[derive(Clone, Debug)]
+pub struct Warm {
+    /// Labelled rows, of any classes.
+    pub rows: Rows,
+    /// Pictures a side that each of them holds; 1 where it is one.
+    pub sides: Vec<usize>,
+}
+
+impl Warm {
+    /// For stored rows of class `label` that are to hold as many pictures a side as `sides` says, each the next of these that holds as many, while there are such.
+    fn of_class(&self, label: &Label, sides: &[usize]) -> Vec<Option<&[f32]>> {
+        let mut free: Vec<usize> = (0..self.rows.len()).filter(|i| self.rows.labels[*i] == *label).collect();
+        let mut next = |side: &usize| {
+            let at = free.iter().position(|i| self.sides[*i] == *side)?;
+            Some(self.rows.row(free.remove(at)))
+        };
+        sides.iter().map(&mut next).collect()
+    }
 }
 
 fn real(
@@ -168,16 +195,38 @@ mod tests {
         use crate::rows::Shape;
         let values = [5.0f32; 12].into_iter().chain([7.0; 6]).collect();
         let labels = vec![Label::Int(1), Label::Int(1), Label::Int(9)];
-        let warm = Rows { shape: Shape::Vector { len: 6 }, values, labels, exact: vec![], skipped: 0 };
+        let given = Rows { shape: Shape::Vector { len: 6 }, values, labels, exact: vec![], skipped: 0 };
+        let warm = Warm { rows: given.clone(), sides: vec![1; 3] };
         let options = Options { ipc: 3, ..Options::default() };
         let found = rows(&sketches(4), &options, &[3, 3], None, Some(&warm)).unwrap();
         let cold = start(Init::Real, 4).unwrap();
         assert_eq!(found[..18], cold[..18]);
         assert_eq!(found[18..30], [5.0 * 0.125 - 1.0; 12]);
         assert_eq!(found[30..], cold[18..24]);
-        let other = Rows { shape: Shape::Vector { len: 3 }, values: vec![0.0; 9], ..warm };
+        let other = Rows { shape: Shape::Vector { len: 3 }, values: vec![0.0; 9], ..given };
+        let other = Warm { rows: other, sides: vec![1; 3] };
         let e = rows(&sketches(4), &options, &[3, 3], None, Some(&other)).unwrap_err().to_string();
         assert!(e.contains("'warm_start'") && e.contains("vector of 3") && e.contains("vector of 6"), "{e}");
+    }
+
+    #[test]
+    fn a_row_that_holds_several_starts_from_one_that_does_and_a_whole_one_from_a_whole_one() {
+        use crate::rows::Shape;
+        let rows = Rows {
+            shape: Shape::Vector { len: 1 },
+            values: (0..6).map(|v| v as f32).collect(),
+            labels: [1, 1, 0, 1, 1, 1].map(Label::Int).to_vec(),
+            exact: vec![],
+            skipped: 0,
+        };
+        let warm = Warm { rows, sides: vec![1, 2, 2, 3, 1, 2] };
+        let given = |label, sides: &[usize]| -> Vec<f32> {
+            let rows = warm.of_class(&Label::Int(label), sides);
+            rows.iter().map(|row| row.map_or(-1.0, |row| row[0])).collect()
+        };
+        assert_eq!(given(1, &[2, 2, 2, 1]), [1.0, 5.0, -1.0, 0.0]);
+        assert_eq!(given(1, &[1, 1, 1]), [0.0, 4.0, -1.0]);
+        assert_eq!(given(0, &[2, 1]), [2.0, -1.0]);
     }
 
     #[test]

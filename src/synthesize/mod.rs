@@ -15,6 +15,7 @@ mod unpack;
 mod unroll;
 
 pub use batch::output_schema;
+pub use init::Warm;
 pub use labels::SoftLabels;
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use recipe::Recipe;
@@ -76,16 +77,17 @@ pub fn synthesize(
     synthesize_from(sketches, options, None, observer)
 }
 
-/// [`synthesize`], with the rows `start`, in the input's units, in place of what `init` says: the first of a class as many as it is to get; where
+/// [`synthesize`], with the rows `start`, in the input's units, in place of what `init` says: of a class as many as it is to get that hold as many pictures; where
 /// there are fewer of it, the others start as `init` says. Labels that no sketch has are passed over.
 pub fn synthesize_from(
     sketches: &Sketches,
     options: &Options,
-    start: Option<&Rows>,
+    start: Option<&Warm>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
     // Said here, as later passes come in by `synthesize_on`: once a job.
-    if let Some(coarse) = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?.filter(Mosaic::is_coarse) {
+    let mosaic = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?;
+    if let Some(coarse) = mosaic.filter(|mosaic| mosaic.is_coarse() && options.mosaic_rows != Some(0)) {
         let (height, width) = coarse.tile();
         tracing::warn!(
             "mosaic => {} leaves {height}x{width} pixels of each picture: plain rows, mosaic => 1, are likely to teach more",
@@ -103,24 +105,24 @@ pub fn synthesize_on(
     made: Synthetic,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Synthetic> {
-    let Synthetic { shape, values, labels, soft, .. } = made;
+    let Synthetic { shape, values, labels, soft, sides, .. } = made;
     let rows = Rows { shape, values, labels, exact: vec![], skipped: 0 };
-    let start = Start { rows: Some(&rows), soft: soft.as_ref() };
     let allotment = allotment::of(sketches, options)?;
-    if !labels_of(sketches, &allotment).eq(rows.labels.iter()) {
+    if !labels_of(sketches, &allotment).eq(&rows.labels) {
         return Err(Error::Data(
             "the rows changed between two passes: their classes aren't as many or as large as before; use passes => 1, or a source that gives the \
              same rows each time it is read"
                 .into(),
         ));
     }
+    let start = Start { rows: Some(&Warm { rows, sides }), soft: soft.as_ref() };
     synthesize_at(sketches, options, start, observer)
 }
 
 /// What rows start from, where it isn't what `init` says.
 #[derive(Clone, Copy)]
 struct Start<'a> {
-    rows: Option<&'a Rows>,
+    rows: Option<&'a Warm>,
     soft: Option<&'a SoftLabels>,
 }
 
@@ -133,9 +135,10 @@ fn synthesize_at(
     options.check()?;
     check(sketches)?;
     let allotment = allotment::of(sketches, options)?;
-    let mosaic = Mosaic::new(options.mosaic, sketches.header.recipe.shape)?;
-    let decoded: Vec<usize> = allotment.iter().map(|rows| options.pictures(*rows)).collect();
     let sides: Vec<usize> = allotment.iter().flat_map(|rows| options.sides(*rows)).collect();
+    // None where no row is to hold several.
+    let mosaic = Mosaic::new(sides.iter().copied().max().unwrap_or(1), sketches.header.recipe.shape)?;
+    let decoded: Vec<usize> = allotment.iter().map(|rows| options.pictures(*rows)).collect();
     let (values, exact, soft) = if options.method.selects() {
         let (values, exact) = selection::rows(sketches, options, &decoded, observer)?;
         match mosaic {
@@ -288,7 +291,8 @@ pub(crate) fn working_bytes(sketches: &Sketches, options: &Options) -> Result<us
     Ok(match options.method.selects() {
         true => networks + rows + selection::working_bytes(sketches, options, &allotment),
         // The rows, their gradients, the optimizer's two moments and the best state.
-        false => networks + 5 * rows + objective_bytes + kept + unrolled,
+        // Where some hold several, pictures are put in order twice.
+        false => networks + (if options.mixes_mosaics() { 7 } else { 5 }) * rows + objective_bytes + kept + unrolled,
     })
 }
 

@@ -190,6 +190,18 @@ fn whole_pictures_beside_those_that_hold_several_are_counted_and_evaluated_as_wh
     assert_eq!((&unpacked["rows"], &unpacked["stored_rows"]), (&15.into(), &15.into()));
     let loss = |report: &serde_json::Value| report["losses"][0].as_f64().unwrap();
     assert!((loss(&mixed) - loss(&unpacked)).abs() < 0.02, "{mixed} {unpacked}");
+    // Without the column it isn't known what they hold, and some rows may be left out.
+    let blind =
+        folder.fails([&["evaluate", "(SELECT image, label, soft_label FROM 'mixed.parquet')"], &args[..]].concat());
+    assert!(blind.contains("column 'mosaic'") && blind.contains("select it too"), "{blind}");
+    folder
+        .succeeds([&small_run("train.parquet", "hard.parquet")[..], &["--mosaic", "2", "--mosaic-rows", "1"]].concat());
+    let some = [&["evaluate", "hard.parquet", "--classes", "0,2"], &args[..]].concat();
+    assert_eq!(json(&folder.succeeds(some))["rows"], 10);
+    // Each kind of row starts from its own.
+    let again = ["--mosaic", "2", "--ipc", "3", "--warm-start", "mixed.parquet", "--overwrite"];
+    let summary = folder.succeeds([&small_run("train.parquet", "again.parquet")[..], &again].concat());
+    assert!(summary.contains("9 rows of 3 classes, which decode to 27, "), "{summary}");
     // A baseline of as many rows as are stored.
     let beside = ["--baseline", "random", "--from", "train.parquet"];
     let beside = folder.succeeds([&["evaluate", "mixed.parquet"], &args[..args.len() - 1], &beside].concat());

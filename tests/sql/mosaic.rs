@@ -70,7 +70,11 @@ async fn beyond_two_rows_a_class_the_others_are_whole_and_a_column_says_which() 
     let names: Vec<String> = stored.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names[names.len() - 2..], ["w", "mosaic"]);
     let sides = [2, 2, 1].repeat(3);
-    assert_eq!((sides_of("small", &stored).unwrap(), side(&stored)), (sides.clone(), 1), "no note of all rows");
+    assert_eq!(
+        (sides_of("small", &stored.schema(), &stored).unwrap(), side(&stored)),
+        (sides.clone(), 1),
+        "no note of all rows"
+    );
     let unpacked = rows(&ctx, &format!("SELECT * FROM unpack({call})")).await.unwrap();
     assert!(unpacked.column_by_name("mosaic").is_none());
     assert_eq!(ints(&unpacked, "label"), [[0; 9], [1; 9], [2; 9]].concat());
@@ -78,30 +82,43 @@ async fn beyond_two_rows_a_class_the_others_are_whole_and_a_column_says_which() 
     assert!(pixels(&unpacked).iter().zip(&expected).all(|(found, expected)| (found - expected).abs() <= 0.5));
     let weights = unpacked.column_by_name("w").unwrap().as_primitive::<Float64Type>().values().to_vec();
     assert_eq!(weights, [vec![2.5; 8], vec![10.0]].concat().repeat(3));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small.parquet");
+    let path = path.to_str().unwrap();
+    rows(&ctx, &format!("COPY (SELECT * FROM {call}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+    let of_file = rows(&ctx, &format!("SELECT * FROM unpack('{path}')")).await.unwrap();
+    assert_eq!((pixels(&of_file), ints(&of_file, "label")), (pixels(&unpacked), ints(&unpacked, "label")));
     // A query keeps the column; without it nothing says what pictures hold.
     let some = format!("SELECT * FROM unpack((SELECT * FROM {call} WHERE mosaic = 1))");
     assert_eq!(ints(&rows(&ctx, &some).await.unwrap(), "label"), [0, 1, 2]);
     let e = message(&ctx, &format!("SELECT * FROM unpack((SELECT image, label FROM {call}))")).await;
-    assert!(e.contains("column 'image'") && e.contains("mosaic => 2"), "{e}");
-    let wrong =
-        format!("SELECT * FROM unpack((SELECT image, label, arrow_cast(label * 9, 'UInt8') AS mosaic FROM {call}))");
+    assert!(e.contains("column 'image'") && e.contains("column 'mosaic'") && e.contains("select it too"), "{e}");
+    let wrong = format!(
+        "SELECT * FROM unpack((SELECT image, label, arrow_cast(label * 9, 'UInt8') AS mosaic FROM {call}), mosaic => 2)"
+    );
     let e = message(&ctx, &wrong).await;
     assert!(e.contains("column 'mosaic'") && e.contains("row 0") && e.contains("found 0"), "{e}");
     let null = format!("SELECT * FROM unpack((SELECT image, nullif(label, 1) AS label, mosaic FROM {call}))");
     let e = message(&ctx, &null).await;
-    assert!(e.contains("3 rows from row 0 on have no label"), "{e}");
+    assert!(e.contains("row 3") && e.contains("NULL label"), "{e}");
     let shown = shown(&ctx, &format!("EXPLAIN SELECT * FROM unpack({call})")).await;
     assert!(shown.contains("UnpackExec: rows_each=by mosaic"), "{shown}");
     // All of them, or none, on request: then the column has nothing to say.
     for (mosaic_rows, pictures, held) in [(3, 36, 2), (0, 9, 1)] {
         let call = call.replace("mosaic => 2", &format!("mosaic => 2, mosaic_rows => {mosaic_rows}"));
         let same = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
-        let in_all: usize = sides_of("small", &same).unwrap().iter().map(|side| side * side).sum();
+        let in_all: usize = sides_of("small", &same.schema(), &same).unwrap().iter().map(|side| side * side).sum();
         assert_eq!((in_all, side(&same), same.column_by_name("mosaic").is_none()), (pictures, held, true));
     }
-    let taken = format!("SELECT * FROM distill((SELECT *, 1 AS mosaic FROM t), ipc => 3, mosaic => 2, {SMALL})");
+    let taken =
+        format!("SELECT * FROM distill((SELECT *, nullif(label, 9) AS mosaic FROM t), ipc => 3, mosaic => 2, {SMALL})");
     let e = message(&ctx, &taken).await;
-    assert!(e.contains("column 'mosaic'") && e.contains("exclude"), "{e}");
+    assert!(e.contains("adds a column 'mosaic'") && e.contains("exclude"), "{e}");
+    // Where all hold several, or one, a column of that name is the source's own.
+    let own = format!(
+        "SELECT * FROM distill((SELECT *, arrow_cast(nullif(label, 9), 'UInt8') AS mosaic FROM t), ipc => 2, mosaic => 2, {SMALL})"
+    );
+    assert_eq!(rows(&ctx, &format!("SELECT * FROM unpack(({own}))")).await.unwrap().num_rows(), 24);
 }
 
 #[tokio::test]
@@ -126,7 +143,7 @@ async fn classes_of_other_sizes_have_as_many_mosaics_as_their_rows_allow_and_eac
     let counts = ints(&source.unwrap(), "n");
     assert!(counts[0] > counts[2], "{counts:?}");
     let stored = rows(&ctx, &format!("SELECT * FROM {call}")).await.unwrap();
-    let (labels, sides) = (ints(&stored, "label"), sides_of("small", &stored).unwrap());
+    let (labels, sides) = (ints(&stored, "label"), sides_of("small", &stored.schema(), &stored).unwrap());
     let expected: Vec<usize> = labels
         .chunk_by(|a, b| a == b)
         .flat_map(|class| (0..class.len()).map(|row| if row < 2 { 2 } else { 1 }))

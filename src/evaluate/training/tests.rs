@@ -18,8 +18,9 @@ fn toy(rows_per_class: usize, seed: u64, picture: bool) -> Dataset {
         }));
         labels.push(class);
     }
+    let stored = (0..3).map(|class| labels.iter().filter(|label| **label == class).count()).collect();
     let shape = if picture { Shape::Picture { channels: 1, height: 8, width: 8 } } else { Shape::Vector { len: 64 } };
-    Dataset { shape, values, labels, classes: (0..3).map(Label::Int).collect(), soft: None, stored: vec![2; 2] }
+    Dataset { shape, values, labels, classes: (0..3).map(Label::Int).collect(), soft: None, stored }
 }
 
 fn config(network: NetworkKind) -> EvaluateConfig {
@@ -61,7 +62,7 @@ fn resnet18_learns_in_a_few_steps_the_same_for_any_thread_count() {
     let bright = |i: usize| (i % 9 > 4) == (i / 81 % 2 == 1);
     let values = noise.iter().enumerate().map(|(i, n)| n + if bright(i) { 3.0 } else { 0.0 }).collect();
     let classes = (0..2).map(Label::Int).collect();
-    let set = Dataset { shape, values, labels: [0, 1].repeat(3), classes, soft: None, stored: vec![2; 2] };
+    let set = Dataset { shape, values, labels: [0, 1].repeat(3), classes, soft: None, stored: vec![3; 2] };
     let config = EvaluateConfig { width: None, epochs: 6, repeats: 1, ..config(NetworkKind::ResNet18) };
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
