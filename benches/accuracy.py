@@ -7,10 +7,10 @@
 
 The sets:
     hard, soft                distilled plain rows, with hard or with learned soft labels
-    mosaic, mosaic-soft       the same, four pictures stored in one (`--mosaic 2`)
+    mosaic, mosaic-soft       the same, four pictures stored in one (`--mosaic 2`), in some of the rows
     random, herding, k_means, k_center
                               as many real rows, chosen anew for each network (k_means: medoids)
-    random-mosaic             as many stored pictures, of four real rows each
+    random-mosaic             as many stored pictures, some of four real rows each, the others of one
     full                      all of TRAIN, for `--full-epochs` epochs
     all                       these, but for k_center
 

@@ -199,8 +199,9 @@ fn whole_pictures_beside_those_that_hold_several_are_counted_and_evaluated_as_wh
     let some = [&["evaluate", "hard.parquet", "--classes", "0,2"], &args[..]].concat();
     assert_eq!(json(&folder.succeeds(some))["rows"], 10);
     // Each kind of row starts from its own.
-    let again = ["--mosaic", "2", "--ipc", "3", "--warm-start", "mixed.parquet", "--overwrite"];
-    let summary = folder.succeeds([&small_run("train.parquet", "again.parquet")[..], &again].concat());
+    let again = ["--ipc", "3", "--extractors", "2", "--width", "8", "--mosaic", "2", "--warm-start", "mixed.parquet"];
+    let again = [&["run", "train.parquet", "-o", "again.parquet", "--steps", "2"], &again[..]].concat();
+    let summary = folder.succeeds(again);
     assert!(summary.contains("9 rows of 3 classes, which decode to 27, "), "{summary}");
     // A baseline of as many rows as are stored.
     let beside = ["--baseline", "random", "--from", "train.parquet"];
