@@ -91,7 +91,7 @@ impl Warm {
     fn of_class(&self, label: &Label, sides: &[usize]) -> Vec<Option<&[f32]>> {
         let mut free: Vec<usize> = (0..self.rows.len()).filter(|i| self.rows.labels[*i] == *label).collect();
         let mut next = |side: &usize| {
-            let at = free.iter().position(|i| self.sides[*i] == *side)?;
+            let at = free.iter().position(|i| self.sides.get(*i).copied().unwrap_or(1) == *side)?;
             Some(self.rows.row(free.remove(at)))
         };
         sides.iter().map(&mut next).collect()
