@@ -237,7 +237,7 @@ impl PoolRecipe {
     /// Bytes of all networks' weights, and of what kernels pack of them: once to go forward, and again for `gradients`.
     pub(crate) fn network_bytes(&self, gradients: bool) -> usize {
         let (inputs, floats) = match self.input_shape() {
-            Shape::Picture { channels, .. } => (channels, 9 + 16 * (1 + usize::from(gradients))),
+            Shape::Picture { channels, .. } => (channels, 9 + 36 * (1 + usize::from(gradients))),
             Shape::Vector { len } => (len, 1),
         };
         let bytes = |n: usize| {

@@ -183,16 +183,31 @@ fn from_normalised([xx, xy, yx, yy]: [f32; 4], h: usize, w: usize) -> [f32; 6] {
 /// The input pixels that make an output pixel, with their weights; weight 0 where there is none.
 type Taps = [(usize, f32); 4];
 
+/// The input rows or columns of `n` that make position `at`, with their weights.
+fn axis(at: f32, n: usize) -> [(usize, f32); 2] {
+    // floor(), without a call of the library for it.
+    let whole = at as i32;
+    let first = if whole as f32 > at { whole.saturating_sub(1) } else { whole };
+    let weight = at - first as f32;
+    [(first, 1.0 - weight), (first.saturating_add(1), weight)]
+        .map(|(i, weight)| if i >= 0 && (i as usize) < n { (i as usize, weight) } else { (0, 0.0) })
+}
+
 fn taps(&[a, b, c, d, e, f]: &[f32; 6], height: usize, width: usize) -> impl Iterator<Item = Taps> {
-    let axis = move |at: f32, n: usize| {
-        let first = at.floor();
-        let weight = at - first;
-        [(first, 1.0 - weight), (first + 1.0, weight)]
-            .map(|(i, weight)| if i >= 0.0 && i < n as f32 { (i as usize, weight) } else { (0, 0.0) })
+    // Most warps turn nothing: a row of the output reads the same rows everywhere.
+    let straight = b == 0.0 && d == 0.0;
+    let of = |n: usize, slope: f32, shift: f32| -> Vec<_> {
+        (0..if straight { n } else { 0 }).map(|i| axis(slope * i as f32 + shift, n)).collect()
     };
+    let (all_rows, all_columns) = (of(height, a, c), of(width, e, f));
     (0..height * width).map(move |i| {
-        let (y, x) = ((i / width) as f32, (i % width) as f32);
-        let (rows, columns) = (axis(a * y + b * x + c, height), axis(d * y + e * x + f, width));
+        let (y, x) = (i / width, i % width);
+        let (rows, columns) = if straight {
+            (all_rows[y], all_columns[x])
+        } else {
+            let (y, x) = (y as f32, x as f32);
+            (axis(a * y + b * x + c, height), axis(d * y + e * x + f, width))
+        };
         std::array::from_fn(|k| {
             let ((row, by_row), (column, by_column)) = (rows[k / 2], columns[k % 2]);
             (row * width + column, by_row * by_column)

@@ -2,7 +2,7 @@
 //!
 //! On a CPU a few pictures go through at a time, block of channels by block of channels: the convolution writes a block `[pixel][NR]` that stays
 //! in the cache while it is normalised, rectified and pooled. Nothing is unfolded (im2col): the taps of a kernel are addresses on a padded grid,
-//! or, with enough channels, 4x4 tiles are multiplied in Winograd's domain.
+//! or, with enough channels, tiles are multiplied in Winograd's domain.
 
 mod backward;
 mod convolution;
@@ -32,6 +32,10 @@ pub use trained::conv_blocks;
 
 /// Added to the variance of instance norm.
 const EPSILON: f64 = 1e-5;
+
+/// Most parts of a batch whose weights' gradients are summed apart, and rows of a part at least.
+const PARTS: usize = 16;
+const PART_ROWS: usize = 8;
 
 /// Which gradients the caller will ask for: what isn't wanted isn't computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +84,7 @@ fn on_path(
         return on_device::conv_block(geometry, wants, x, weight, affine);
     }
     let (x, weight, affine) = (x.contiguous()?, weight.contiguous()?, affine.contiguous()?);
-    let op = ConvBlock { geometry, wants, arena: arena.clone(), saved: Mutex::new(None) };
+    let op = ConvBlock::alone(geometry, wants, arena);
     if wants.input || wants.weights {
         x.apply_op3(&weight, &affine, op)
     } else {
@@ -174,6 +178,22 @@ impl Geometry {
         self.path.tile().1
     }
 
+    /// How the input of a convolution lies that a block before has written.
+    fn handed_blocks(self) -> Blocks {
+        Blocks { grid: self.input_grid(), channels: self.inputs, block: self.nr() }
+    }
+
+    /// Parts of the batch whose rows' shares of the weights' gradient are summed one after the other. They depend on the batch alone, so that the sums don't depend
+    /// on the threads that take the parts.
+    fn parts(self) -> usize {
+        (self.batch / PART_ROWS).clamp(1, PARTS)
+    }
+
+    /// Taps of a kernel of all input channels, in whole register tiles.
+    fn padded_taps(self) -> usize {
+        (9 * self.inputs).next_multiple_of(self.path.tile().0)
+    }
+
     /// Blocks of output channels.
     fn out_blocks(self) -> usize {
         self.out.div_ceil(self.nr())
@@ -181,8 +201,13 @@ impl Geometry {
 
     /// Floats of one block of the convolution's result, pixels in whole register tiles.
     fn conv_block_len(self) -> usize {
+        self.block_len(self.conv)
+    }
+
+    /// Floats of one block of so many pixels, in whole register tiles.
+    fn block_len(self, [height, width]: [usize; 2]) -> usize {
         let (mr, nr) = self.path.tile();
-        (self.conv[0] * self.conv[1]).next_multiple_of(mr) * nr
+        (height * width).next_multiple_of(mr) * nr
     }
 
     /// How the convolution's gradient lies: blocks of output channels, with a margin for the taps that reach over the edge; none where the
@@ -217,6 +242,45 @@ struct ConvBlock {
     wants: Wants,
     arena: Arc<Arena>,
     saved: Mutex<Option<Saved>>,
+    /// Whether pictures come from a block before, on padded grids in blocks of NR channels, and their gradient goes back to it, `[in / NR][pixel][NR]`; else both are planes.
+    from_block: bool,
+    /// How the next block's input lies, which results are written to and whose gradient comes from there; `None`: both are planes.
+    next: Option<Blocks>,
+}
+
+impl ConvBlock {
+    /// From planes to planes.
+    fn alone(geometry: Geometry, wants: Wants, arena: &Arc<Arena>) -> Self {
+        Self { geometry, wants, arena: arena.clone(), saved: Mutex::new(None), from_block: false, next: None }
+    }
+
+    /// How the convolution's input lies.
+    fn from(&self) -> Blocks {
+        let g = self.geometry;
+        if self.from_block { g.handed_blocks() } else { Blocks::for_input(g.input_grid(), g.inputs) }
+    }
+
+    /// Floats of a picture as it comes here.
+    fn picture_len(&self) -> usize {
+        if self.from_block { self.from().len() } else { self.geometry.input_len() }
+    }
+
+    /// Floats of a picture's gradient as it goes back.
+    fn picture_grad_len(&self) -> usize {
+        let g = self.geometry;
+        if self.from_block { g.inputs.div_ceil(g.nr()) * g.block_len(g.input) } else { g.input_len() }
+    }
+
+    /// Floats of a result as it goes on.
+    fn result_len(&self) -> usize {
+        self.next.map_or(self.geometry.output_len(), Blocks::len)
+    }
+
+    /// Floats of a result's gradient as it comes back.
+    fn result_grad_len(&self) -> usize {
+        let g = self.geometry;
+        if self.next.is_some() { g.out_blocks() * g.block_len(g.pooled()) } else { g.output_len() }
+    }
 }
 
 impl CustomOp3 for ConvBlock {

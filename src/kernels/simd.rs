@@ -346,10 +346,10 @@ pub(super) use arm::Neon;
 /// Compiles an `unsafe fn body<S: Simd, const MR: usize, const NV: usize>(..)` for each path and calls the one that is asked for.
 /// `MR` rows by `NV` vectors fill the registers with accumulators; `Path::tile` is `(MR, NV * LANES)`.
 macro_rules! kernel {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
-        unsafe fn $name(path: $crate::kernels::simd::Path, $($arg: $ty),*) {
+        $vis unsafe fn $name(path: $crate::kernels::simd::Path, $($arg: $ty),*) {
             use $crate::kernels::simd;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]

@@ -3,7 +3,7 @@
 use crate::kernels::arena::Arena;
 use crate::kernels::conv_block::for_each;
 use crate::kernels::conv_block::product::PASS;
-use crate::kernels::conv_block::tiles::multiply;
+use crate::kernels::conv_block::tiles::{Addresses, multiply};
 use crate::kernels::simd::{Path, prefetch};
 
 /// Rows that pass a block of frequencies before the next: their angles stay in the second cache. Whole tiles on every path.
@@ -137,12 +137,14 @@ impl Packed {
             let of = |i: usize| (first * COLUMNS + i).min(d - 1) * nr;
             offsets.clear();
             offsets.extend((0..COLUMNS.min(d - first * COLUMNS).next_multiple_of(mr)).map(of));
+            let count = offsets.len();
             for block in (0..blocks).step_by(blocks_a_pass) {
-                let runs = &runs[..blocks_a_pass.min(blocks - block)];
+                let (offsets, runs) =
+                    (Addresses::of(offsets), Addresses::of(&runs[..blocks_a_pass.min(blocks - block)]));
                 let t = &self.values[block * d * nr..];
                 for (row_block, to) in to.chunks_exact_mut(columns * nr).enumerate() {
                     let w = &w[(block * row_blocks + row_block) * square..];
-                    let to = &mut to[..offsets.len() * nr];
+                    let to = &mut to[..count * nr];
                     multiply(self.path, t, offsets, runs, nr, w, row_blocks * square, to, block > 0);
                 }
             }
@@ -214,7 +216,17 @@ fn product(path: Path, x: &[f32], n: usize, k: usize, w: &[f32], to: &mut [f32])
         // The frequencies come from memory: while a pass is computed, the next is on its way.
         prefetch(&after[..after.len().min(PASS)]);
         let w = &before[first * nr..];
-        multiply(path, x, &offsets, &[first], length, w, 0, &mut to[..offsets.len() * nr], first > 0);
+        multiply(
+            path,
+            x,
+            Addresses::of(&offsets),
+            Addresses::of(&[first]),
+            length,
+            w,
+            0,
+            &mut to[..offsets.len() * nr],
+            first > 0,
+        );
     }
 }
 

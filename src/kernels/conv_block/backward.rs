@@ -3,7 +3,8 @@
 use super::convolution::{Convolution, Workspace};
 use super::forward::Saved;
 use super::product::{Blocks, Product, block_to_planes, planes_to_block};
-use super::tiles::{multiply, norm_relu_pool_backward};
+use super::tiles::{Offsets, multiply, norm_relu_pool_backward};
+use super::winograd::KernelGradient;
 use super::{ConvBlock, Geometry, for_each};
 use crate::kernels::arena::{Key, Lent};
 
@@ -16,11 +17,6 @@ pub(super) struct Gradients<'a> {
     pub weights: Option<(&'a mut [f32], &'a mut [f32])>,
 }
 
-/// Parts of a batch whose rows' shares of the weights' gradient are summed one after the other, and rows of a part at least. The number of parts
-/// depends on the batch alone, so that the sums don't depend on the threads that take the parts.
-const PARTS: usize = 16;
-const PART_ROWS: usize = 4;
-
 /// What is known of a call before its rows.
 struct Plan<'a> {
     x: &'a [f32],
@@ -32,17 +28,55 @@ struct Plan<'a> {
     /// The convolution, where its result wasn't kept.
     again: Option<Convolution>,
     input: Option<InputGradient>,
+    /// How the gradient for the weights is computed, where it is wanted.
+    weights: Option<WeightGradient>,
     /// Of scratch memory.
     key: Key,
 }
 
 impl Plan<'_> {
-    /// Rows that go through together.
+    /// Rows whose gradients for the pictures are computed together.
     fn group(&self) -> usize {
         match &self.input {
             Some(InputGradient::Transposed(convolution)) => convolution.group(),
             _ => 1,
         }
+    }
+
+    /// Rows that a thread holds, and whose shares of the weights' gradient are computed together.
+    fn held(&self) -> usize {
+        match &self.weights {
+            Some(WeightGradient::Tiles(gradient)) => gradient.group(),
+            Some(WeightGradient::Taps { .. }) => self.group(),
+            None => 1,
+        }
+    }
+}
+
+/// How the gradient for the weights is computed from the convolution's.
+enum WeightGradient {
+    /// One dot product for each tap of each input channel, of a shifted plane with the convolution's gradient.
+    Taps {
+        /// Where each tap's plane starts, in whole register tiles.
+        offsets: Offsets,
+        /// The rows of a plane.
+        runs: Offsets,
+    },
+    /// In the frequencies of tiles.
+    Tiles(KernelGradient),
+}
+
+impl WeightGradient {
+    /// The cheaper way for a convolution of geometry `g` that reads `from`, for groups of at most `most` pictures.
+    fn new(g: Geometry, from: Blocks, most: usize) -> Self {
+        if let Some(gradient) = KernelGradient::new(g.path, from, g.conv, g.out, most) {
+            return Self::Tiles(gradient);
+        }
+        let (taps, grid) = (9 * g.inputs, g.input_grid());
+        let mut offsets: Vec<usize> = (0..taps).map(|k| k / 9 * grid.len() + k % 9 / 3 * grid.row() + k % 3).collect();
+        offsets.resize(taps.next_multiple_of(g.path.tile().0), 0);
+        let runs = Offsets::new((0..g.conv[0]).map(|y| y * grid.row()).collect());
+        Self::Taps { offsets: Offsets::new(offsets), runs }
     }
 }
 
@@ -111,12 +145,22 @@ struct Scratch {
     workspace: Workspace,
     /// For the convolution that is done again.
     again: Workspace,
-    /// One for each row of a group where weights have a gradient, else one.
+    /// One for each row that is held.
     slots: Vec<Slot>,
     grid: Vec<f32>,
     conv: Vec<f32>,
+    tiles: Tiles,
     pooled_grad: Vec<f32>,
     input_grad: Vec<f32>,
+}
+
+/// What [`KernelGradient`] needs.
+#[derive(Default)]
+struct Tiles {
+    input: Vec<f32>,
+    grad: Vec<f32>,
+    /// Those of all blocks.
+    sums: Vec<f32>,
 }
 
 /// One row's shares of what is written.
@@ -139,7 +183,7 @@ struct Slot {
     conv_grad: Vec<f32>,
     /// The affine gradient, `[out / NR][2][NR]`.
     sums: Vec<f32>,
-    /// The padded picture, `[in][grid]`.
+    /// The padded picture, `[in][grid]`, where the weights' gradient is computed by taps.
     planes: Vec<f32>,
 }
 
@@ -148,6 +192,8 @@ impl ConvBlock {
     pub(super) fn backward(&self, [x, weight, affine]: [&[f32]; 3], saved: &Saved, grad: &[f32], into: Gradients<'_>) {
         let g = self.geometry;
         let conv_grad = g.conv_grad();
+        // Parts of the batch are what threads take where weights have a gradient.
+        let most = if self.wants.weights { g.batch.div_ceil(g.parts()) } else { self.most_pictures() };
         let mut plan = Plan {
             key: g.key(0),
             x,
@@ -156,12 +202,22 @@ impl ConvBlock {
             affine: g.affine_blocks(affine),
             conv_grad,
             again: saved.conv.is_none().then(|| self.convolution(weight)),
-            input: self.wants.input.then(|| InputGradient::new(g, weight, self.most_pictures(), self.wants.parallel)),
+            input: self.wants.input.then(|| {
+                let parallel = self.wants.parallel;
+                if self.from_block {
+                    InputGradient::Transposed(InputGradient::transposed(g, weight, most, parallel))
+                } else {
+                    InputGradient::new(g, weight, most, parallel)
+                }
+            }),
+            weights: self.wants.weights.then(|| WeightGradient::new(g, self.from(), most)),
         };
-        let flags = usize::from(self.wants.input) + 2 * usize::from(self.wants.weights);
-        plan.key = g.key(4 * plan.group().max(plan.again.as_ref().map_or(1, Convolution::group)) + flags);
+        let flags = [self.wants.input, self.wants.weights, self.from_block, self.next.is_some()];
+        let flags = flags.into_iter().fold(0, |flags, flag| 2 * flags + usize::from(flag));
+        let groups = [plan.group(), plan.held(), plan.again.as_ref().map_or(1, Convolution::group)];
+        plan.key = g.key(groups.into_iter().fold(flags, |key, group| (key << 16) + group));
         let inputs: Vec<_> = match into.input {
-            Some(input) => input.chunks_exact_mut(g.input_len()).map(Some).collect(),
+            Some(input) => input.chunks_exact_mut(self.picture_grad_len()).map(Some).collect(),
             None => (0..g.batch).map(|_| None).collect(),
         };
         let mut rows: Vec<Row> = inputs.into_iter().enumerate().map(|(row, input)| Row { row, input }).collect();
@@ -170,7 +226,9 @@ impl ConvBlock {
         } else {
             let groups = rows.chunks_mut(plan.group()).collect();
             let scratch = || self.scratch(&plan);
-            for_each(self.wants.parallel, groups, scratch, |scratch, rows| self.backward_rows(&plan, scratch, rows));
+            for_each(self.wants.parallel, groups, scratch, |scratch, rows| {
+                self.backward_rows(&plan, scratch, rows, 0);
+            });
         }
     }
 
@@ -180,21 +238,31 @@ impl ConvBlock {
 
     fn new_scratch(&self, plan: &Plan) -> Scratch {
         let g = self.geometry;
-        let (mr, nr) = self.geometry.path.tile();
-        let whole_tiles = |[height, width]: [usize; 2]| (height * width).next_multiple_of(mr) * nr;
         let (workspace, input_grad) = match &plan.input {
-            Some(InputGradient::Transposed(c)) => (c.workspace(), whole_tiles(g.input)),
-            Some(InputGradient::Columns(_)) => (Workspace::default(), whole_tiles(g.conv)),
+            Some(InputGradient::Transposed(c)) => {
+                (c.workspace(), if self.from_block { 0 } else { g.block_len(g.input) })
+            }
+            Some(InputGradient::Columns(_)) => (Workspace::default(), g.conv_block_len()),
             None => (Workspace::default(), 0),
         };
         let if_again = |len: usize| vec![0.0; if plan.again.is_some() { len } else { 0 }];
+        let tiles = match &plan.weights {
+            Some(WeightGradient::Tiles(gradient)) => Tiles {
+                input: vec![0.0; gradient.input_len()],
+                grad: vec![0.0; gradient.grad_len()],
+                sums: vec![0.0; g.out_blocks() * gradient.sums_len()],
+            },
+            _ => Tiles::default(),
+        };
+        let places = !self.from_block && (plan.again.is_some() || !tiles.input.is_empty());
         Scratch {
             workspace,
             again: plan.again.as_ref().map_or_else(Workspace::default, Convolution::workspace),
-            slots: (0..if self.wants.weights { plan.group() } else { 1 }).map(|_| self.new_slot(plan)).collect(),
-            grid: if_again(self.input_blocks().len()),
+            slots: (0..plan.held()).map(|_| self.new_slot(plan)).collect(),
+            grid: vec![0.0; if places { self.from().len() } else { 0 }],
+            tiles,
             conv: if_again(self.geometry.conv_block_len()),
-            pooled_grad: vec![0.0; g.pooled()[0] * g.pooled()[1] * nr],
+            pooled_grad: vec![0.0; if self.next.is_some() { 0 } else { g.pooled()[0] * g.pooled()[1] * g.nr() }],
             input_grad: vec![0.0; input_grad],
         }
     }
@@ -204,16 +272,19 @@ impl ConvBlock {
         Slot {
             conv_grad: vec![0.0; plan.conv_grad.len()],
             sums: vec![0.0; plan.affine.len()],
-            planes: vec![0.0; if self.wants.weights { g.inputs * g.input_grid().len() } else { 0 }],
+            planes: match plan.weights {
+                Some(WeightGradient::Taps { .. }) => vec![0.0; g.inputs * g.input_grid().len()],
+                _ => vec![],
+            },
         }
     }
 
-    /// Fills the slots for a group of rows, and the rows' gradients for the pictures.
-    fn backward_rows(&self, plan: &Plan, scratch: &mut Scratch, rows: &mut [Row]) {
+    /// Fills the slots from `first` on for a group of rows, and the rows' gradients for the pictures.
+    fn backward_rows(&self, plan: &Plan, scratch: &mut Scratch, rows: &mut [Row], first: usize) {
         let nr = self.geometry.path.tile().1;
         let plane = self.geometry.input[0] * self.geometry.input[1];
         let mut slots = std::mem::take(&mut scratch.slots);
-        let own = |i: usize| if self.wants.weights { i } else { 0 };
+        let own = |i: usize| if self.wants.weights { first + i } else { 0 };
         let count = rows.len();
         for (i, row) in rows.iter_mut().enumerate() {
             let slot = &mut slots[own(i)];
@@ -233,7 +304,14 @@ impl ConvBlock {
                 convolution.multiply(&mut scratch.workspace, count, block);
                 for (i, row) in rows.iter_mut().enumerate() {
                     let Some(input) = &mut row.input else { continue };
-                    convolution.block(&scratch.workspace, &slots[own(i)].conv_grad, i, block, &mut scratch.input_grad);
+                    let conv_grad = &slots[own(i)].conv_grad;
+                    if self.from_block {
+                        let len = self.geometry.block_len(self.geometry.input);
+                        let to = &mut input[block * len..(block + 1) * len];
+                        convolution.block(&scratch.workspace, conv_grad, i, block, to);
+                        continue;
+                    }
+                    convolution.block(&scratch.workspace, conv_grad, i, block, &mut scratch.input_grad);
                     let planes = input.chunks_mut(nr * plane).nth(block).unwrap_or_default();
                     block_to_planes(&scratch.input_grad, nr, plane, planes);
                 }
@@ -248,19 +326,25 @@ impl ConvBlock {
         let nr = self.geometry.path.tile().1;
         let blocks = self.geometry.out_blocks();
         let [ph, pw] = g.pooled();
-        let picture = &plan.x[row * g.input_len()..(row + 1) * g.input_len()];
-        let pooled_grads = &plan.grad[row * g.output_len()..(row + 1) * g.output_len()];
+        let picture = &plan.x[row * self.picture_len()..(row + 1) * self.picture_len()];
+        let pooled_grads = &plan.grad[row * self.result_grad_len()..(row + 1) * self.result_grad_len()];
         let stats = &plan.saved.stats[row * blocks * 2 * nr..(row + 1) * blocks * 2 * nr];
+        let placed: &[f32] = match &plan.again {
+            Some(_) if !self.from_block => {
+                self.from().place(picture, &mut scratch.grid);
+                &scratch.grid
+            }
+            _ => picture,
+        };
         if let Some(convolution) = &plan.again {
-            self.input_blocks().place(picture, &mut scratch.grid);
-            convolution.place(&mut scratch.again, &scratch.grid, 0);
+            convolution.place(&mut scratch.again, placed, 0);
         }
         let grid = plan.conv_grad.grid;
         for block in 0..blocks {
             let conv = match (&plan.again, &plan.saved.conv) {
                 (Some(convolution), _) => {
                     convolution.multiply(&mut scratch.again, 1, block);
-                    convolution.block(&scratch.again, &scratch.grid, 0, block, &mut scratch.conv);
+                    convolution.block(&scratch.again, placed, 0, block, &mut scratch.conv);
                     &scratch.conv[..]
                 }
                 (None, Some(conv)) => {
@@ -269,13 +353,18 @@ impl ConvBlock {
                 }
                 (None, None) => continue,
             };
-            let lanes = nr.min(g.out - block * nr);
-            let planes = &pooled_grads[block * nr * ph * pw..(block * nr + lanes) * ph * pw];
-            planes_to_block(planes, nr, ph * pw, &mut scratch.pooled_grad);
-            if lanes < nr {
-                // Lanes of an earlier block may be left here.
-                scratch.pooled_grad.chunks_exact_mut(nr).for_each(|p| p[lanes..].fill(0.0));
-            }
+            let pooled_grad = if self.next.is_some() {
+                &pooled_grads[block * g.block_len(g.pooled())..][..ph * pw * nr]
+            } else {
+                let lanes = nr.min(g.out - block * nr);
+                let planes = &pooled_grads[block * nr * ph * pw..(block * nr + lanes) * ph * pw];
+                planes_to_block(planes, nr, ph * pw, &mut scratch.pooled_grad);
+                if lanes < nr {
+                    // Lanes of an earlier block may be left here.
+                    scratch.pooled_grad.chunks_exact_mut(nr).for_each(|p| p[lanes..].fill(0.0));
+                }
+                &scratch.pooled_grad
+            };
             let two = block * 2 * nr..(block + 1) * 2 * nr;
             norm_relu_pool_backward(
                 self.geometry.path,
@@ -283,13 +372,15 @@ impl ConvBlock {
                 g.conv,
                 &plan.affine[two.clone()],
                 &stats[two.clone()],
-                &scratch.pooled_grad,
+                pooled_grad,
                 &mut slot.sums[two],
                 &mut slot.conv_grad[block * grid.len() * nr..(block + 1) * grid.len() * nr],
                 [grid.origin(), grid.row()],
             );
         }
-        if self.wants.weights {
+        if let (Some(WeightGradient::Taps { .. }), true) = (&plan.weights, self.from_block) {
+            self.from().planes(picture, &mut slot.planes);
+        } else if let Some(WeightGradient::Taps { .. }) = plan.weights {
             let grid = g.input_grid();
             let plane = g.input[0] * g.input[1];
             for (from, to) in picture.chunks_exact(plane).zip(slot.planes.chunks_exact_mut(grid.len())) {
@@ -302,16 +393,8 @@ impl ConvBlock {
     /// then the parts are summed in theirs.
     fn weight_gradient(&self, plan: &Plan, rows: Vec<Row>, weight: &mut [f32], affine: &mut [f32]) {
         let g = self.geometry;
-        let (mr, nr) = g.path.tile();
-        let (taps, picture_grid) = (9 * g.inputs, g.input_grid());
-        // One result for each tap of each input channel: the dot product of a shifted plane with the convolution's gradient.
-        let mut offsets: Vec<usize> =
-            (0..taps).map(|k| k / 9 * picture_grid.len() + k % 9 / 3 * picture_grid.row() + k % 3).collect();
-        offsets.resize(taps.next_multiple_of(mr), 0);
-        let runs: Vec<usize> = (0..g.conv[0]).map(|y| y * picture_grid.row()).collect();
-
-        let count = (g.batch / PART_ROWS).clamp(1, PARTS);
-        let (weight_len, affine_len) = (g.out_blocks() * offsets.len() * nr, plan.affine.len());
+        let (nr, taps, count) = (g.nr(), 9 * g.inputs, g.parts());
+        let (weight_len, affine_len) = (g.out_blocks() * g.padded_taps() * nr, plan.affine.len());
         let mut weights = self.arena.buffer(count * weight_len);
         let mut affines = vec![0.0; count * affine_len];
         let mut rows = rows.into_iter();
@@ -328,7 +411,7 @@ impl ConvBlock {
             self.wants.parallel,
             parts,
             || self.scratch(plan),
-            |scratch, part: Part| self.add_part(plan, scratch, part, &offsets, &runs),
+            |scratch, part: Part| self.add_part(plan, scratch, part),
         );
 
         let blocks = weight.chunks_mut(nr * taps).enumerate().collect();
@@ -340,7 +423,7 @@ impl ConvBlock {
                 for k in 0..taps {
                     sum.fill(0.0);
                     for part in weights.chunks_exact(weight_len).take(count) {
-                        let from = &part[(block * offsets.len() + k) * nr..][..nr];
+                        let from = &part[(block * g.padded_taps() + k) * nr..][..nr];
                         sum.iter_mut().zip(from).for_each(|(s, f)| *s += f);
                     }
                     to.iter_mut().skip(k).step_by(taps).zip(&*sum).for_each(|(t, s)| *t = *s);
@@ -357,25 +440,83 @@ impl ConvBlock {
     }
 
     /// Sums up the shares of one part's rows, whose own gradients are written on the way.
-    fn add_part(&self, plan: &Plan, scratch: &mut Scratch, mut part: Part, offsets: &[usize], runs: &[usize]) {
-        let g = self.geometry;
-        let nr = g.nr();
-        let grid = plan.conv_grad.grid;
-        part.weight.fill(0.0);
-        for rows in part.rows.chunks_mut(plan.group()) {
-            self.backward_rows(plan, scratch, rows);
-            let slots = &scratch.slots[..rows.len()];
-            for (block, y) in part.weight.chunks_exact_mut(offsets.len() * nr).enumerate() {
-                for slot in slots {
-                    let start = (block * grid.len() + grid.origin()) * nr;
-                    let conv_grad = &slot.conv_grad[start..(block + 1) * grid.len() * nr];
-                    let stride = grid.row() * nr;
-                    multiply(g.path, &slot.planes, offsets, runs, g.conv[1], conv_grad, stride, y, true);
-                }
+    fn add_part(&self, plan: &Plan, scratch: &mut Scratch, mut part: Part) {
+        let Some(weights) = &plan.weights else { return };
+        if part.rows.is_empty() {
+            // A batch without rows.
+            part.weight.fill(0.0);
+        }
+        for (n, rows) in part.rows.chunks_mut(plan.held()).enumerate() {
+            for (n, rows) in rows.chunks_mut(plan.group()).enumerate() {
+                self.backward_rows(plan, scratch, rows, n * plan.group());
             }
-            for slot in slots {
+            match weights {
+                WeightGradient::Taps { offsets, runs } => {
+                    self.add_taps(plan, &scratch.slots[..rows.len()], [offsets, runs], n > 0, part.weight);
+                }
+                WeightGradient::Tiles(gradient) => self.add_tiles(plan, gradient, scratch, rows, n > 0),
+            }
+            for slot in &scratch.slots[..rows.len()] {
                 part.affine.iter_mut().zip(&slot.sums).for_each(|(s, v)| *s += f64::from(*v));
             }
+        }
+        if let (WeightGradient::Tiles(gradient), false) = (weights, part.rows.is_empty()) {
+            let blocks = part.weight.chunks_exact_mut(self.geometry.padded_taps() * self.geometry.nr());
+            for (sums, to) in scratch.tiles.sums.chunks_exact(gradient.sums_len()).zip(blocks) {
+                gradient.transform_sums(sums, to);
+            }
+        }
+    }
+
+    /// The sums of the rows in `slots` by taps: to `weight`, or added to it if `accumulate`.
+    fn add_taps(
+        &self,
+        plan: &Plan,
+        slots: &[Slot],
+        [offsets, runs]: [&Offsets; 2],
+        accumulate: bool,
+        weight: &mut [f32],
+    ) {
+        let (g, nr, grid) = (self.geometry, self.geometry.nr(), plan.conv_grad.grid);
+        for (block, y) in weight.chunks_exact_mut(offsets.len() * nr).enumerate() {
+            for (i, slot) in slots.iter().enumerate() {
+                let start = (block * grid.len() + grid.origin()) * nr;
+                let conv_grad = &slot.conv_grad[start..(block + 1) * grid.len() * nr];
+                let stride = grid.row() * nr;
+                multiply(
+                    g.path,
+                    &slot.planes,
+                    offsets.all(),
+                    runs.all(),
+                    g.conv[1],
+                    conv_grad,
+                    stride,
+                    y,
+                    accumulate || i > 0,
+                );
+            }
+        }
+    }
+
+    /// The sums of the rows whose gradients are in the first slots, in the frequencies of tiles: to the scratch memory's, or added to them if `accumulate`.
+    fn add_tiles(&self, plan: &Plan, gradient: &KernelGradient, scratch: &mut Scratch, rows: &[Row], accumulate: bool) {
+        let (nr, grid) = (self.geometry.nr(), plan.conv_grad.grid);
+        for (i, row) in rows.iter().enumerate() {
+            let picture = &plan.x[row.row * self.picture_len()..(row.row + 1) * self.picture_len()];
+            if self.from_block {
+                gradient.transform_input(picture, i, &mut scratch.tiles.input);
+            } else {
+                self.from().place(picture, &mut scratch.grid);
+                gradient.transform_input(&scratch.grid, i, &mut scratch.tiles.input);
+            }
+        }
+        let Tiles { input, grad, sums } = &mut scratch.tiles;
+        for (block, sums) in sums.chunks_exact_mut(gradient.sums_len()).enumerate() {
+            for (i, slot) in scratch.slots[..rows.len()].iter().enumerate() {
+                let conv_grad = &slot.conv_grad[block * grid.len() * nr..(block + 1) * grid.len() * nr];
+                gradient.transform_grad(&conv_grad[grid.origin() * nr..], grid.row(), i, grad);
+            }
+            gradient.multiply(input, grad, rows.len(), sums, accumulate);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Convolution {
     pub fn group(&self) -> usize {
         match self {
             Self::Direct(_) => 1,
-            Self::Winograd(winograd) => winograd.group,
+            Self::Winograd(winograd) => winograd.group(),
         }
     }
 

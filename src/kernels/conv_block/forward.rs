@@ -1,7 +1,7 @@
 //! Pictures and weights flow in; pooled planes, and what the backward pass needs of them, flow out.
 
 use super::convolution::{Convolution, Workspace};
-use super::product::{Blocks, block_to_planes};
+use super::product::block_to_planes;
 use super::tiles::norm_relu_pool;
 use super::{ConvBlock, for_each};
 use crate::kernels::arena::Arena;
@@ -42,7 +42,7 @@ struct Scratch {
 impl ConvBlock {
     /// The convolution of the padded input.
     pub(super) fn convolution(&self, weight: &[f32]) -> Convolution {
-        self.geometry.convolution(self.input_blocks(), weight, self.most_pictures(), self.wants.parallel)
+        self.geometry.convolution(self.from(), weight, self.most_pictures(), self.wants.parallel)
     }
 
     /// Pictures that may go through together and still leave work for all threads.
@@ -51,18 +51,13 @@ impl ConvBlock {
         self.geometry.batch.div_ceil(threads)
     }
 
-    /// How the input of [`ConvBlock::convolution`] lies.
-    pub(super) fn input_blocks(&self) -> Blocks {
-        Blocks::for_input(self.geometry.input_grid(), self.geometry.inputs)
-    }
-
-    /// Writes `[batch, out, h / 2, w / 2]` to `out`; what is kept if a gradient is wanted.
+    /// Writes `[batch, out, h / 2, w / 2]` to `out`, or as the next block reads it; what is kept if a gradient is wanted.
     pub(super) fn forward(&self, x: &[f32], weight: &[f32], affine: &[f32], out: &mut [f32]) -> Option<Saved> {
         let g = self.geometry;
         let nr = g.nr();
         let convolution = self.convolution(weight);
         let affine = g.affine_blocks(affine);
-        let from = self.input_blocks();
+        let from = self.from();
         let block_len = g.conv_block_len();
         let [ph, pw] = g.pooled();
         let pooled_len = ph * pw * nr;
@@ -80,8 +75,8 @@ impl ConvBlock {
             stats_rows = Some(saved.stats.chunks_exact_mut(stats_len));
         }
         let mut rows: Vec<Row> = x
-            .chunks_exact(g.input_len())
-            .zip(out.chunks_exact_mut(g.output_len()))
+            .chunks_exact(self.picture_len())
+            .zip(out.chunks_exact_mut(self.result_len()))
             .map(|(picture, out)| Row {
                 picture,
                 out,
@@ -90,11 +85,11 @@ impl ConvBlock {
             })
             .collect();
         let groups: Vec<&mut [Row]> = rows.chunks_mut(convolution.group()).collect();
-        let key = g.key(convolution.group());
+        let key = g.key(2 * convolution.group() + usize::from(self.from_block));
         let scratch = || {
             self.arena.object(&key, || Scratch {
                 workspace: convolution.workspace(),
-                grid: vec![0.0; from.len()],
+                grid: vec![0.0; if self.from_block { 0 } else { from.len() }],
                 conv: vec![0.0; block_len],
                 stats: vec![0.0; 2 * nr],
                 pooled: vec![0.0; pooled_len],
@@ -102,9 +97,16 @@ impl ConvBlock {
         };
         for_each(self.wants.parallel, groups, scratch, |s, rows| {
             let s = &mut **s;
-            for (i, row) in rows.iter().enumerate() {
-                from.place(row.picture, &mut s.grid);
-                convolution.place(&mut s.workspace, &s.grid, i);
+            for (i, row) in rows.iter_mut().enumerate() {
+                if let Some(next) = self.next {
+                    next.clear_margins(row.out);
+                }
+                if self.from_block {
+                    convolution.place(&mut s.workspace, row.picture, i);
+                } else {
+                    from.place(row.picture, &mut s.grid);
+                    convolution.place(&mut s.workspace, &s.grid, i);
+                }
             }
             for block in 0..g.out_blocks() {
                 let two = block * 2 * nr..(block + 1) * 2 * nr;
@@ -118,7 +120,14 @@ impl ConvBlock {
                         Some(stats) => &mut stats[two.clone()],
                         None => &mut s.stats,
                     };
-                    convolution.block(&s.workspace, &s.grid, i, block, conv);
+                    let grid = if self.from_block { row.picture } else { &s.grid };
+                    convolution.block(&s.workspace, grid, i, block, conv);
+                    if let Some(next) = self.next {
+                        let out = &mut row.out[block * next.grid.len() * nr..][..next.grid.len() * nr];
+                        let at = [next.grid.origin(), next.grid.row()];
+                        norm_relu_pool(g.path, conv, g.conv, &affine[two.clone()], stats, out, at);
+                        continue;
+                    }
                     norm_relu_pool(g.path, conv, g.conv, &affine[two.clone()], stats, &mut s.pooled, [0, pw]);
                     let planes = row.out.chunks_mut(nr * ph * pw).nth(block).unwrap_or_default();
                     block_to_planes(&s.pooled, nr, ph * pw, planes);

@@ -1,6 +1,6 @@
 //! Weights and plane sizes flow in; a packed matrix product over a padded grid of pixels, and the moves to and from it, flow out.
 
-use crate::kernels::conv_block::tiles::multiply;
+use crate::kernels::conv_block::tiles::{Addresses, Offsets, multiply};
 use crate::kernels::simd::Path;
 
 /// A plane with a margin of zeros around it, so that every tap of a 3x3 kernel is one address away.
@@ -67,9 +67,33 @@ impl Blocks {
         self.channels.div_ceil(self.block)
     }
 
-    /// Floats in all, with a spare row at the end: tiles of two pixels reach one too far on odd planes.
+    /// Floats in all.
     pub fn len(self) -> usize {
-        (self.blocks() * self.grid.len() + self.grid.row() + 2) * self.block
+        self.blocks() * self.grid.len() * self.block
+    }
+
+    /// Sets all that lies outside of the planes to 0.
+    pub fn clear_margins(self, to: &mut [f32]) {
+        let [height, width] = self.grid.inner;
+        let (row, step) = (self.grid.row(), self.block);
+        for plane in to.chunks_exact_mut(self.grid.len() * step) {
+            // From the end of each line of the plane to the start of the next one.
+            let mut from = 0;
+            for y in 0..height {
+                let line = self.grid.origin() + y * row;
+                plane[from * step..line * step].fill(0.0);
+                from = line + width;
+            }
+            plane[from * step..].fill(0.0);
+        }
+    }
+
+    /// Copies planes of pixels with their margins, `[channels][pixel]`, out of the blocks.
+    pub fn planes(self, from: &[f32], to: &mut [f32]) {
+        let pixels = self.grid.len();
+        for (block, planes) in from.chunks_exact(pixels * self.block).zip(to.chunks_mut(pixels * self.block)) {
+            block_to_planes(block, self.block, pixels, planes);
+        }
     }
 
     /// Copies a picture `[channels][inner]` onto the grid; the margins are left as they are.
@@ -99,7 +123,7 @@ pub(super) struct Product {
     path: Path,
     from: Blocks,
     /// Where each result reads, in whole tiles.
-    offsets: Vec<usize>,
+    offsets: Offsets,
     /// The runs of one pass, relative to its first block.
     runs: Vec<usize>,
     run_len: usize,
@@ -145,7 +169,7 @@ impl Product {
                 }
             }
         }
-        Self { path, from, offsets, runs, run_len, blocks_a_pass, runs_a_block, weights }
+        Self { path, from, offsets: Offsets::new(offsets), runs, run_len, blocks_a_pass, runs_a_block, weights }
     }
 
     /// Block `out_block` of the results, `[pixel][NR]`, pixels in whole tiles.
@@ -159,8 +183,8 @@ impl Product {
             multiply(
                 self.path,
                 &x[first * self.from.grid.len() * self.from.block..],
-                &self.offsets,
-                &self.runs[..count * self.runs_a_block],
+                self.offsets.all(),
+                Addresses::of(&self.runs[..count * self.runs_a_block]),
                 self.run_len,
                 &weights[first * per_block..(first + count) * per_block],
                 self.run_len * nr,

@@ -121,8 +121,8 @@ impl Layer {
 
 impl ConvStack {
     /// Blocks of `(weight [out, in, 3, 3], affine [2, out])` for pictures `input` `[channels, height, width]`; `padding(n)` is that of block `n`'s
-    /// convolution. Scratch memory comes from `arena`. The packed weights take 16/9
-    /// of the memory of the weights, and twice that once a gradient was asked for.
+    /// convolution. Scratch memory comes from `arena`. The packed weights take four times
+    /// the memory of the weights, and twice that once a gradient was asked for.
     ///
     /// Errors: no blocks, shapes that don't follow each other, tensors that are not f32 on the CPU.
     pub fn new(
@@ -151,11 +151,8 @@ impl ConvStack {
                 None => input,
             };
             let geometry = Geometry::of(path, [1, channels, height, width], weight, affine, padding(n))?;
-            let from = if n == 0 {
-                Blocks::for_input(geometry.input_grid(), channels)
-            } else {
-                Blocks { grid: geometry.input_grid(), channels, block: geometry.nr() }
-            };
+            let from =
+                if n == 0 { Blocks::for_input(geometry.input_grid(), channels) } else { geometry.handed_blocks() };
             if weight.dtype() != DType::F32 || affine.dtype() != DType::F32 {
                 bail!("conv_stack: block {n} is {:?} and {:?}, expected f32", weight.dtype(), affine.dtype());
             }

@@ -77,10 +77,10 @@ fn results_and_gradients_equal_the_twins_in_double_precision_on_every_path() {
         let expected = run(&double, |[x, w, a]| conv_block_reference(x, w, a, padding));
         for path in Path::usable() {
             let found = run(&single, |[x, w, a]| on_path(path, x, w, a, padding, ALL));
-            // A rectifier whose input is within rounding of 0 may flip: gradients get more room.
+            // Tiles of 4x4 pixels round more than direct sums; and a rectifier whose input is within rounding of 0 may flip: gradients get more room.
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let off = distance(found.as_ref().unwrap(), expected.as_ref().unwrap());
-                let bound = if i == 0 { 1e-6 } else { 1e-4 };
+                let bound = if i == 0 { 3e-6 } else { 1e-4 };
                 assert!(off < bound, "{path:?} {inputs}x{height}x{width} -> {out}, padding {padding}, part {i}: {off}");
             }
         }

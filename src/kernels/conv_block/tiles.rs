@@ -8,6 +8,46 @@
 
 use crate::kernels::simd::{Path, Simd, kernel};
 
+/// Addresses, and the farthest of them: what [`multiply`] checks, found once for many calls.
+#[derive(Clone, Debug, Default)]
+pub(in crate::kernels) struct Offsets {
+    at: Vec<usize>,
+    far: usize,
+}
+
+impl Offsets {
+    pub fn new(at: Vec<usize>) -> Self {
+        let far = Addresses::of(&at).far;
+        Self { at, far }
+    }
+
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    pub fn all(&self) -> Addresses<'_> {
+        self.first(self.len())
+    }
+
+    /// The first `count`, as if the farthest were one of them.
+    pub fn first(&self, count: usize) -> Addresses<'_> {
+        Addresses { at: &self.at[..count], far: self.far }
+    }
+}
+
+/// Some addresses, none farther than `far`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::kernels) struct Addresses<'a> {
+    at: &'a [usize],
+    far: usize,
+}
+
+impl<'a> Addresses<'a> {
+    pub fn of(at: &'a [usize]) -> Self {
+        Self { at, far: at.iter().copied().max().unwrap_or(0) }
+    }
+}
+
 /// `y[i][j] (+)= sum over runs r, k < run_len of x[offsets[i] + runs[r] + k] * w[r * w_stride + k * NR + j]`: a matrix product whose left
 /// side is gathered by address. A convolution's runs are its taps; a weight gradient's are the rows of a plane.
 ///
@@ -17,8 +57,8 @@ use crate::kernels::simd::{Path, Simd, kernel};
 pub(in crate::kernels) fn multiply(
     path: Path,
     x: &[f32],
-    offsets: &[usize],
-    runs: &[usize],
+    offsets: Addresses,
+    runs: Addresses,
     run_len: usize,
     w: &[f32],
     w_stride: usize,
@@ -26,12 +66,11 @@ pub(in crate::kernels) fn multiply(
     accumulate: bool,
 ) {
     let (mr, nr) = path.tile();
-    let far = |v: &[usize]| v.iter().copied().max().unwrap_or(0);
-    assert!(offsets.len().is_multiple_of(mr) && y.len() == offsets.len() * nr && !runs.is_empty());
-    assert!(far(offsets) + far(runs) + run_len <= x.len());
-    assert!((runs.len() - 1) * w_stride + run_len * nr <= w.len());
+    assert!(offsets.at.len().is_multiple_of(mr) && y.len() == offsets.at.len() * nr && !runs.at.is_empty());
+    assert!(offsets.far + runs.far + run_len <= x.len());
+    assert!((runs.at.len() - 1) * w_stride + run_len * nr <= w.len());
     // SAFETY: the asserts bound every address that the body forms; `path` was detected.
-    unsafe { multiply_on(path, x, offsets, runs, run_len, w, w_stride, y, accumulate) }
+    unsafe { multiply_on(path, x, offsets.at, runs.at, run_len, w, w_stride, y, accumulate) }
 }
 
 kernel!(fn multiply_on(x: &[f32], offsets: &[usize], runs: &[usize], run_len: usize, w: &[f32], w_stride: usize, y: &mut [f32], accumulate: bool) = multiply_body);
