@@ -1,6 +1,6 @@
 //! The kernels' times flow in, beside what one core can do, measured in the same run; a Markdown table of GFLOP/s and GB/s flows out.
 //!
-//! A case's operations are those of its definition: a direct convolution's, although Winograd's way needs 16 of 36 multiplications, so that more than the peak
+//! A case's operations are those of its definition: a direct convolution's, although Winograd's way needs 36 of 144 multiplications, so that more than the peak
 //! is possible; instance norm, pooling, sines and cosines come for nothing. Its bytes are those that have to move at least once: rows, results, gradients, weights, and what is kept for the
 //! way back, written and read.
 

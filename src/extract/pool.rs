@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::extract::pool_file::{self, Header, PoolFile};
 use crate::extract::{ConvNet, Fourier, Mlp, Scaling, sizes};
-use crate::kernels::{Arena, Transform, Wants};
+use crate::kernels::{Arena, LARGEST_BLOCK, Transform, Wants};
 use crate::options::{AUGMENTS, Layers, Network, Options, PoolBytes, Sizes};
 use crate::random::stream;
 use crate::rows::{Layout, Profile, Shape};
@@ -20,7 +20,7 @@ const CONVNET_WIDTH: usize = 64;
 const MLP_WIDTH: usize = 256;
 /// Default layers of an [`Mlp`].
 const MLP_DEPTH: usize = 2;
-/// Changes whenever the same recipe and weights give other features.
+/// Changes whenever the same recipe and weights give other features, but for rounding, which the numerics tag of a sketch tells of.
 const VERSION: &str = "datafusion-distill pool 1";
 
 /// Where the weights come from.
@@ -236,14 +236,18 @@ impl PoolRecipe {
 
     /// Bytes of all networks' weights, and of what kernels pack of them: once to go forward, and again for `gradients`.
     pub(crate) fn network_bytes(&self, gradients: bool) -> usize {
-        let (inputs, floats) = match self.input_shape() {
-            Shape::Picture { channels, .. } => (channels, 9 + 36 * (1 + usize::from(gradients))),
-            Shape::Vector { len } => (len, 1),
+        let (inputs, own, packed) = match self.input_shape() {
+            Shape::Picture { channels, .. } => (channels, 9, 36 * (1 + usize::from(gradients))),
+            Shape::Vector { len } => (len, 1, 0),
         };
         let bytes = |n: usize| {
             let (width, depth) = self.size_of(n);
-            let square = width.saturating_mul(width).saturating_mul(depth.saturating_sub(1));
-            inputs.saturating_mul(width).saturating_add(square).saturating_mul(floats * size_of::<f32>())
+            let of = |width: usize, floats: usize| {
+                let square = width.saturating_mul(width).saturating_mul(depth.saturating_sub(1));
+                inputs.saturating_mul(width).saturating_add(square).saturating_mul(floats * size_of::<f32>())
+            };
+            let whole = width.checked_next_multiple_of(LARGEST_BLOCK).unwrap_or(usize::MAX);
+            of(width, own).saturating_add(of(whole, packed))
         };
         match self.sizes {
             Sizes::Same => bytes(0).saturating_mul(self.extractors),

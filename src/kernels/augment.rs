@@ -419,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn warps_that_turn_nothing_read_the_pixels_of_the_general_formula() {
+        let (height, width) = (5, 8);
+        let axis = |at: f32, n: usize| {
+            let first = at.floor();
+            [(first, 1.0 - (at - first)), (first + 1.0, at - first)]
+                .map(|(i, weight)| if i >= 0.0 && i < n as f32 { (i as usize, weight) } else { (0, 0.0) })
+        };
+        for row in [
+            [1.0, 0.0, -1.5, 0.0, 1.0, 2.0],
+            [0.8, 0.0, 0.3, 0.0, -1.0, 7.0],
+            [1.2, 0.0, -0.4, 0.0, 0.9, -2.25],
+            [0.9, 0.2, -0.7, -0.3, 1.1, 0.5],
+        ] {
+            let [a, b, c, d, e, f] = row;
+            for (i, taps) in taps(&row, height, width).enumerate() {
+                let (y, x) = ((i / width) as f32, (i % width) as f32);
+                let (rows, columns) = (axis(a * y + b * x + c, height), axis(d * y + e * x + f, width));
+                for (k, tap) in taps.into_iter().enumerate() {
+                    let ((row, by_row), (column, by_column)) = (rows[k / 2], columns[k % 2]);
+                    assert_eq!(tap, (row * width + column, by_row * by_column), "{row:?}, pixel {i}, tap {k}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn transforms_for_another_number_of_rows_are_an_error() {
         let t = Transform::per_row("flip", 3, DIMS, &mut stream(1, "t"));
         assert!(t.apply(&pictures(2, "x")).unwrap_err().to_string().contains("drawn for 3 rows, found 2"));

@@ -33,7 +33,7 @@ pub use trained::conv_blocks;
 /// Added to the variance of instance norm.
 const EPSILON: f64 = 1e-5;
 
-/// Most parts of a batch whose weights' gradients are summed apart, and rows of a part at least.
+/// Most parts of a batch whose weights' gradients are summed apart, and rows of a part at least, where there are more than one.
 const PARTS: usize = 16;
 const PART_ROWS: usize = 8;
 
@@ -162,10 +162,11 @@ impl Geometry {
         Grid { inner: self.input, margin: self.padding }
     }
 
-    /// The sizes that scratch memory depends on, `group` pictures at a time.
-    fn key(self, group: usize) -> Key {
+    /// What scratch memory depends on: the sizes, and `more`.
+    fn key(self, more: &[usize]) -> Key {
         let [height, width] = self.input;
-        [self.path as usize, self.inputs, self.out, height, width, self.padding, group].into()
+        let sizes = [self.path as usize, self.inputs, self.out, height, width, self.padding];
+        sizes.iter().chain(more).copied().collect()
     }
 
     /// Whether the convolution is cheaper to do again on the way back than to keep: with few input channels.
@@ -244,7 +245,7 @@ struct ConvBlock {
     saved: Mutex<Option<Saved>>,
     /// Whether pictures come from a block before, on padded grids in blocks of NR channels, and their gradient goes back to it, `[in / NR][pixel][NR]`; else both are planes.
     from_block: bool,
-    /// How the next block's input lies, which results are written to and whose gradient comes from there; `None`: both are planes.
+    /// How the next block's input lies: results are written there, and their gradient comes back as `[out / NR][pixel][NR]`; `None`: both are planes.
     next: Option<Blocks>,
 }
 

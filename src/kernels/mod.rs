@@ -25,6 +25,12 @@ pub use ridge::ridge_solve;
 pub use second_moments::{MOMENT_BOUND, second_moments};
 pub use sincos::COS_SCALE;
 
+/// Changes whenever a kernel's results do, if only in their last bits: part of the numerics tag of a sketch.
+pub const REVISION: u32 = 2;
+
+/// The most channels that lie in one block on any path: kernels hold whole blocks.
+pub(crate) const LARGEST_BLOCK: usize = 32;
+
 /// The kernel path of the CPU (`avx512`, `avx2`, `neon` or `portable`): part of the numerics tag of a sketch, since bits are the same only
 /// along one path. The environment variable `DISTILL_KERNELS` can name a narrower one; it is read once.
 pub fn path() -> &'static str {

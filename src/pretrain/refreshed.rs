@@ -12,6 +12,7 @@ use super::training::{BATCH, Examples};
 use super::{Duration, OF_RUN, pool_of};
 use crate::error::Result;
 use crate::extract::{Pool, PoolRecipe};
+use crate::kernels::LARGEST_BLOCK;
 use crate::options::Options;
 use crate::rows::{Shape, unpack_each};
 use crate::sketch::Numbers;
@@ -59,7 +60,9 @@ pub fn pool_of_synthetic(
 /// once hold of a batch, of pictures padded by up to 3 pixels.
 pub fn working_bytes(recipe: &PoolRecipe, rows: usize, threads: usize) -> usize {
     let within = match recipe.input_shape() {
-        Shape::Picture { height, width, .. } => 2 * recipe.width * (height + 6) * (width + 6),
+        Shape::Picture { height, width, .. } => {
+            2 * recipe.width.next_multiple_of(LARGEST_BLOCK) * (height + 6) * (width + 6)
+        }
         Shape::Vector { len } => len,
     };
     let runs = recipe.extractors.div_ceil(OF_RUN).min(threads);

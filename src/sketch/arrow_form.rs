@@ -11,7 +11,7 @@
 //! | `embedding_scale` | Float64 | units per 1.0 in `embedding` |
 //! | `cos_scale` | Float64 | units per 1.0 in `cos` and `sin` |
 //! | `embedding_bound` | Float64 | embeddings are clipped to +- this |
-//! | `numerics` | Utf8 | kernel path, version and device; several, joined by ` + `, where such sketches were merged |
+//! | `numerics` | Utf8 | kernel path and revision, version and device; several, joined by ` + `, where such sketches were merged |
 //! | `source_schema` | LargeBinary | the source's columns with their metadata, an encapsulated Arrow IPC message; NULL where they aren't known |
 //! | `features` | LargeList of struct `name`: Utf8, `channels_last`: Boolean | the columns that were sketched; `channels_last` is NULL but for lists of three levels whose type doesn't tell it |
 //! | `label` | Utf8 | the label column; NULL: the column beside the sketch |

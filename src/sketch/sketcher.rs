@@ -69,7 +69,7 @@ impl Sketcher {
             frequency_scales: needs::frequency_scales(options),
             frequency_seed: options.seed,
             reservoir: options.reservoir(pool.recipe().shape),
-            numerics: format!("{} {} {device}", kernels::path(), env!("CARGO_PKG_VERSION")),
+            numerics: format!("{}-{} {} {device}", kernels::path(), kernels::REVISION, env!("CARGO_PKG_VERSION")),
             moments: None,
             origin: None,
         };

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 
 use super::*;
+use crate::kernels::ConvStack;
 use crate::random::normal;
 
 const PICTURE: Shape = Shape::Picture { channels: 3, height: 8, width: 8 };
@@ -191,6 +192,24 @@ fn the_memory_of_a_mixed_pools_networks_is_that_of_each() {
     };
     assert_eq!(of(&rich()), one(16, 2) + one(8, 2) + one(16, 1) + one(8, 1) + one(8, 2));
     assert_eq!(of(&rich()), of(&Options { layers: Layers::Last, ..rich() }));
+}
+
+#[test]
+fn the_memory_of_networks_is_no_less_than_their_weights_and_what_is_packed_of_them() {
+    for (width, depth) in [(8, 3), (16, 3), (40, 2), (64, 3)] {
+        let options = Options { extractors: Some(2), width: Some(width), depth: Some(depth), ..Options::default() };
+        // Large enough that all blocks but the first are multiplied in Winograd's domain.
+        let shape = Shape::Picture { channels: 3, height: 16, width: 16 };
+        let recipe = PoolRecipe::choose(shape, (0.0, 255.0), &options).unwrap();
+        let net = ConvNet::random([3, 16, 16], width, depth, &mut stream(1, "network"), &Device::Cpu).unwrap();
+        let weights: usize = net.blocks().iter().map(|(weight, _)| weight.elem_count()).sum();
+        let stack = Arc::new(ConvStack::new([3, 16, 16], net.blocks(), |_| 1, Arc::default()).unwrap());
+        let held = |stack: &ConvStack| 2 * size_of::<f32>() * (weights + stack.packed_len());
+        assert!(recipe.network_bytes(false) >= held(&stack), "width {width}, forward");
+        let rows = Var::zeros((1, 3, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        stack.forward(&rows, false).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(recipe.network_bytes(true) >= held(&stack), "width {width}, with gradients");
+    }
 }
 
 #[test]

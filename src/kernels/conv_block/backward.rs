@@ -195,13 +195,13 @@ impl ConvBlock {
         // Parts of the batch are what threads take where weights have a gradient.
         let most = if self.wants.weights { g.batch.div_ceil(g.parts()) } else { self.most_pictures() };
         let mut plan = Plan {
-            key: g.key(0),
+            key: g.key(&[]),
             x,
             grad,
             saved,
             affine: g.affine_blocks(affine),
             conv_grad,
-            again: saved.conv.is_none().then(|| self.convolution(weight)),
+            again: saved.conv.is_none().then(|| g.convolution(self.from(), weight, 1, self.wants.parallel)),
             input: self.wants.input.then(|| {
                 let parallel = self.wants.parallel;
                 if self.from_block {
@@ -212,10 +212,8 @@ impl ConvBlock {
             }),
             weights: self.wants.weights.then(|| WeightGradient::new(g, self.from(), most)),
         };
-        let flags = [self.wants.input, self.wants.weights, self.from_block, self.next.is_some()];
-        let flags = flags.into_iter().fold(0, |flags, flag| 2 * flags + usize::from(flag));
-        let groups = [plan.group(), plan.held(), plan.again.as_ref().map_or(1, Convolution::group)];
-        plan.key = g.key(groups.into_iter().fold(flags, |key, group| (key << 16) + group));
+        let flags = [self.wants.input, self.wants.weights, self.from_block, self.next.is_some()].map(usize::from);
+        plan.key = g.key(&[&flags[..], &[plan.group(), plan.held()]].concat());
         let inputs: Vec<_> = match into.input {
             Some(input) => input.chunks_exact_mut(self.picture_grad_len()).map(Some).collect(),
             None => (0..g.batch).map(|_| None).collect(),
@@ -444,11 +442,11 @@ impl ConvBlock {
         let Some(weights) = &plan.weights else { return };
         if part.rows.is_empty() {
             // A batch without rows.
-            part.weight.fill(0.0);
+            return part.weight.fill(0.0);
         }
         for (n, rows) in part.rows.chunks_mut(plan.held()).enumerate() {
-            for (n, rows) in rows.chunks_mut(plan.group()).enumerate() {
-                self.backward_rows(plan, scratch, rows, n * plan.group());
+            for (group, rows) in rows.chunks_mut(plan.group()).enumerate() {
+                self.backward_rows(plan, scratch, rows, group * plan.group());
             }
             match weights {
                 WeightGradient::Taps { offsets, runs } => {
@@ -460,7 +458,7 @@ impl ConvBlock {
                 part.affine.iter_mut().zip(&slot.sums).for_each(|(s, v)| *s += f64::from(*v));
             }
         }
-        if let (WeightGradient::Tiles(gradient), false) = (weights, part.rows.is_empty()) {
+        if let WeightGradient::Tiles(gradient) = weights {
             let blocks = part.weight.chunks_exact_mut(self.geometry.padded_taps() * self.geometry.nr());
             for (sums, to) in scratch.tiles.sums.chunks_exact(gradient.sums_len()).zip(blocks) {
                 gradient.transform_sums(sums, to);

@@ -54,6 +54,15 @@ impl Convolution {
         }
     }
 
+    /// Floats of packed weights.
+    #[cfg(test)]
+    pub fn packed_len(&self) -> usize {
+        match self {
+            Self::Direct(product) => product.packed_len(),
+            Self::Winograd(winograd) => winograd.packed_len(),
+        }
+    }
+
     pub fn workspace(&self) -> Workspace {
         match self {
             Self::Direct(_) => Workspace::default(),

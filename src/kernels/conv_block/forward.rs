@@ -85,7 +85,7 @@ impl ConvBlock {
             })
             .collect();
         let groups: Vec<&mut [Row]> = rows.chunks_mut(convolution.group()).collect();
-        let key = g.key(2 * convolution.group() + usize::from(self.from_block));
+        let key = g.key(&[convolution.group(), usize::from(self.from_block)]);
         let scratch = || {
             self.arena.object(&key, || Scratch {
                 workspace: convolution.workspace(),

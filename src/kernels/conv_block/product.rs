@@ -172,6 +172,12 @@ impl Product {
         Self { path, from, offsets: Offsets::new(offsets), runs, run_len, blocks_a_pass, runs_a_block, weights }
     }
 
+    /// Floats of packed weights.
+    #[cfg(test)]
+    pub fn packed_len(&self) -> usize {
+        self.weights.len()
+    }
+
     /// Block `out_block` of the results, `[pixel][NR]`, pixels in whole tiles.
     pub fn run(&self, x: &[f32], out_block: usize, y: &mut [f32]) {
         let nr = self.path.tile().1;

@@ -122,7 +122,7 @@ impl Layer {
 impl ConvStack {
     /// Blocks of `(weight [out, in, 3, 3], affine [2, out])` for pictures `input` `[channels, height, width]`; `padding(n)` is that of block `n`'s
     /// convolution. Scratch memory comes from `arena`. The packed weights take four times
-    /// the memory of the weights, and twice that once a gradient was asked for.
+    /// the memory of weights of whole blocks of channels, and twice that once a gradient was asked for.
     ///
     /// Errors: no blocks, shapes that don't follow each other, tensors that are not f32 on the CPU.
     pub fn new(
@@ -192,6 +192,17 @@ impl ConvStack {
         if op.keep { x.contiguous()?.apply_op1(op) } else { x.contiguous()?.apply_op1_no_bwd(&op) }
     }
 
+    /// Floats of packed weights.
+    #[cfg(test)]
+    pub(crate) fn packed_len(&self) -> usize {
+        let gradient = |layer: &Layer| match layer.gradient.get() {
+            Some(InputGradient::Transposed(convolution)) => convolution.packed_len(),
+            Some(InputGradient::Columns(product)) => product.packed_len(),
+            None => 0,
+        };
+        self.layers.iter().map(|layer| layer.convolution.packed_len() + gradient(layer)).sum()
+    }
+
     fn last(&self) -> &Layer {
         &self.layers[self.layers.len() - 1]
     }
@@ -241,14 +252,13 @@ impl ConvStack {
     }
 
     fn backward_scratch(&self) -> Result<Backward> {
-        let (mr, nr) = self.last().geometry.path.tile();
+        let nr = self.last().geometry.nr();
         let gradients = self.layers.iter().map(Layer::gradient).collect::<Result<Vec<_>>>()?;
         let workspace = |gradient: &&InputGradient| match gradient {
             InputGradient::Transposed(convolution) => convolution.workspace(),
             InputGradient::Columns(_) => Workspace::default(),
         };
         let g = self.layers[0].geometry;
-        let whole_tiles = |[height, width]: [usize; 2]| (height * width).next_multiple_of(mr) * nr;
         Ok(Backward {
             conv_grads: self.layers.iter().map(|l| vec![0.0; l.geometry.conv_grad().len()]).collect(),
             workspaces: gradients.iter().map(workspace).collect(),
@@ -258,10 +268,11 @@ impl ConvStack {
                 .enumerate()
                 .map(|(n, l)| {
                     let [height, width] = l.geometry.pooled();
-                    vec![0.0; self.held(n + 1) * (l.pooled_len() + whole_tiles([height, width]) - height * width * nr)]
+                    let beyond = l.geometry.block_len([height, width]) - height * width * nr;
+                    vec![0.0; self.held(n + 1) * (l.pooled_len() + beyond)]
                 })
                 .collect(),
-            input_grad: vec![0.0; whole_tiles(g.conv).max(whole_tiles(g.input))],
+            input_grad: vec![0.0; g.block_len(g.conv).max(g.block_len(g.input))],
             sums: vec![0.0; 2 * nr],
         })
     }
@@ -432,8 +443,8 @@ impl ConvStack {
                             convolution.place(&mut workspaces[n], conv_grad, i);
                         }
                         InputGradient::Columns(product) => {
-                            let whole = (g.conv[0] * g.conv[1]).next_multiple_of(g.path.tile().0) * nr;
-                            InputGradient::add_columns(g, product, conv_grad, &mut input_grad[..whole], row.input);
+                            let block = &mut input_grad[..g.conv_block_len()];
+                            InputGradient::add_columns(g, product, conv_grad, block, row.input);
                         }
                     }
                 }
@@ -447,12 +458,11 @@ impl ConvStack {
                                 let own = if self.held(n) > 1 { picture(i) } else { 0 };
                                 // A direct product writes whole tiles, beyond the last pixel: into the next block, which comes later.
                                 let to = &mut grads[own * *len..(own + 1) * *len][block * plane * nr..];
-                                let whole = plane.next_multiple_of(g.path.tile().0) * nr;
-                                convolution.block(&workspaces[n], conv_grad, i, block, &mut to[..whole]);
+                                let to = &mut to[..g.block_len(g.input)];
+                                convolution.block(&workspaces[n], conv_grad, i, block, to);
                             }
                             None => {
-                                let whole = plane.next_multiple_of(g.path.tile().0) * nr;
-                                let block_grad = &mut input_grad[..whole];
+                                let block_grad = &mut input_grad[..g.block_len(g.input)];
                                 convolution.block(&workspaces[n], conv_grad, i, block, block_grad);
                                 let planes = row.input.chunks_mut(nr * plane).nth(block).unwrap_or_default();
                                 block_to_planes(block_grad, nr, plane, planes);

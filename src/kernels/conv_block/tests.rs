@@ -53,7 +53,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Batch, in, out, height, width, padding.
-const SHAPES: [[usize; 6]; 13] = [
+const SHAPES: [[usize; 6]; 15] = [
     [2, 1, 16, 28, 28, 3],
     [2, 3, 32, 32, 32, 1],
     [3, 16, 16, 16, 16, 1],
@@ -67,6 +67,9 @@ const SHAPES: [[usize; 6]; 13] = [
     [1, 3, 8, 128, 128, 1],
     [1, 9, 8, 31, 17, 4],
     [5, 32, 48, 7, 5, 1],
+    // Several parts of a batch, each of several groups; a convolution back that starts inside of the grid.
+    [19, 16, 16, 12, 12, 1],
+    [3, 20, 40, 10, 7, 3],
 ];
 
 #[test]

@@ -9,7 +9,7 @@
 use crate::kernels::simd::{Path, Simd, kernel};
 
 /// Addresses, and the farthest of them: what [`multiply`] checks, found once for many calls.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(in crate::kernels) struct Offsets {
     at: Vec<usize>,
     far: usize,
@@ -29,7 +29,7 @@ impl Offsets {
         self.first(self.len())
     }
 
-    /// The first `count`, as if the farthest were one of them.
+    /// The first `count`, as if the farthest of all were one of them: what they are read from has to reach that far.
     pub fn first(&self, count: usize) -> Addresses<'_> {
         Addresses { at: &self.at[..count], far: self.far }
     }

@@ -23,6 +23,17 @@ pub fn conv_blocks(
     wants: Wants,
     arena: &Arc<Arena>,
 ) -> Result<Tensor> {
+    on_path(Path::detect(), x, blocks, padding, wants, arena)
+}
+
+fn on_path(
+    path: Path,
+    x: &Tensor,
+    blocks: &[(Tensor, Tensor)],
+    padding: impl Fn(usize) -> usize,
+    wants: Wants,
+    arena: &Arc<Arena>,
+) -> Result<Tensor> {
     let of_blocks = || blocks.iter().flat_map(|(weight, affine)| [weight, affine]);
     let on_cpu = |t: &Tensor| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32;
     if !of_blocks().chain([x]).all(on_cpu) || x.elem_count() == 0 || blocks.is_empty() {
@@ -37,7 +48,7 @@ pub fn conv_blocks(
     let (batch, mut channels, mut height, mut width) = x.dims4()?;
     let mut layers: Vec<ConvBlock> = Vec::with_capacity(blocks.len());
     for (n, (weight, affine)) in blocks.iter().enumerate() {
-        let geometry = Geometry::of(Path::detect(), [batch, channels, height, width], weight, affine, padding(n))?;
+        let geometry = Geometry::of(path, [batch, channels, height, width], weight, affine, padding(n))?;
         let wants = Wants { input: wants.input || (n > 0 && wants.weights), ..wants };
         if let Some(before) = layers.last_mut() {
             before.next = Some(geometry.handed_blocks());
@@ -233,37 +244,36 @@ mod tests {
     #[test]
     fn one_operation_gives_what_blocks_one_by_one_do_and_the_same_bits_for_any_number_of_threads() {
         // Widths of whole blocks of channels and others, tiled or not.
-        for (width, input, weights) in
-            [(40, true, true), (40, false, true), (40, true, false), (32, true, true), (3, true, true)]
-        {
+        let cases = [(40, true, true), (40, false, true), (40, true, false), (32, true, true), (3, true, true)];
+        for (path, (width, input, weights)) in Path::usable().into_iter().flat_map(|p| cases.map(|case| (p, case))) {
             let wants = |parallel: bool| Wants { input, weights, parallel };
             let arena = Arc::<Arena>::default();
             let one_by_one = run(width, |x, blocks| {
                 let mut x = x.clone();
                 for (n, (weight, affine)) in blocks.iter().enumerate() {
                     let wants = Wants { input: input || (n > 0 && weights), ..wants(false) };
-                    x = conv_block(&x, weight, affine, 1 + n, wants, &arena)?;
+                    x = super::super::on_path(path, &x, weight, affine, 1 + n, wants, &arena)?;
                 }
                 x.flatten_from(1)
             });
             let wanted: Vec<bool> = one_by_one.iter().map(Option::is_some).collect();
             assert_eq!(wanted[1..3], [input, weights]);
-            let mut first: Option<Vec<Vec<u32>>> = None;
+            let mut first = None;
             for threads in [1, 2, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                // The second run meets memory that the first one has left.
-                for _ in 0..2 {
-                    let f = |x: &Tensor, blocks: &[_]| conv_blocks(x, blocks, |n| 1 + n, wants(threads > 1), &arena);
-                    let found = pool.install(|| run(width, f));
-                    let bits: Vec<Vec<u32>> =
-                        found.iter().flatten().map(|v| v.iter().map(|v| v.to_bits()).collect()).collect();
-                    assert!(first.get_or_insert_with(|| bits.clone()) == &bits, "{threads} threads, {input} {weights}");
-                    for (part, (found, expected)) in found.iter().zip(&one_by_one).enumerate() {
-                        assert_eq!(found.is_some(), expected.is_some());
-                        if let (Some(found), Some(expected)) = (found, expected) {
-                            let (off, bound) = (distance(found, expected), if part == 0 { 3e-6 } else { 1e-4 });
-                            assert!(off < bound, "width {width}, part {part}: {off}");
-                        }
+                let f = |x: &Tensor, blocks: &[_]| on_path(path, x, blocks, |n| 1 + n, wants(threads > 1), &arena);
+                let found = pool.install(|| run(width, f));
+                // Memory that the next run uses again holds no numbers now.
+                let poison = |x: &Tensor, blocks: &[_]| f(&(x * f64::NAN)?, blocks);
+                assert!(pool.install(|| run(width, poison)).iter().flatten().flatten().any(|v| v.is_nan()));
+                let bits: Vec<Vec<u32>> =
+                    found.iter().flatten().map(|v| v.iter().map(|v| v.to_bits()).collect()).collect();
+                assert!(first.get_or_insert_with(|| bits.clone()) == &bits, "{path:?} {width}, {threads} threads");
+                for (part, (found, expected)) in found.iter().zip(&one_by_one).enumerate() {
+                    assert_eq!(found.is_some(), expected.is_some());
+                    if let (Some(found), Some(expected)) = (found, expected) {
+                        let (off, bound) = (distance(found, expected), if part == 0 { 3e-6 } else { 1e-4 });
+                        assert!(off < bound, "{path:?}, width {width}, part {part}: {off}");
                     }
                 }
             }

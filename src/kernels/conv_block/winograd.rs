@@ -164,6 +164,12 @@ impl Winograd {
         self.tiled.group
     }
 
+    /// Floats of packed weights.
+    #[cfg(test)]
+    pub fn packed_len(&self) -> usize {
+        self.weights.len()
+    }
+
     /// Floats from one frequency of the products to the next.
     fn product_stride(&self) -> usize {
         self.offsets.len() * self.tiled.path.tile().1 + 16
@@ -311,5 +317,66 @@ impl KernelGradient {
         assert!(sums.len() == self.sums_len() && to.len() >= 9 * channels * path.tile().1);
         // SAFETY: the assert bounds every address that the body forms; `path` was detected.
         unsafe { transforms::kernels_gradient(path, sums, self.sums_stride(), channels, to) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::product::Grid;
+    use super::*;
+    use crate::random::{normal, stream};
+
+    #[test]
+    fn sums_over_groups_are_the_gradient_of_the_definition() {
+        const CHANNELS: usize = 16;
+        let [height, width] = [7, 9];
+        for path in Path::usable() {
+            let nr = path.tile().1;
+            let from = Blocks { grid: Grid { inner: [height, width], margin: 1 }, channels: CHANNELS, block: 16 };
+            let gradient = KernelGradient::new(path, from, [height, width], nr, 2).expect("enough channels for tiles");
+            assert_eq!(gradient.group(), 2);
+            let (mut input, mut grad) = (vec![0.0; gradient.input_len()], vec![0.0; gradient.grad_len()]);
+            let mut sums = vec![f32::NAN; gradient.sums_len()];
+            let mut expected = vec![0f64; CHANNELS * 9 * nr];
+            // A group of two pictures, then one of one.
+            for (n, pictures) in [2, 1].into_iter().enumerate() {
+                for picture in 0..pictures {
+                    let drawn = |what: &str, len| normal(&mut stream(picture as u64, &format!("{what} {n}")), len);
+                    let (x, e) = (drawn("x", CHANNELS * height * width), drawn("gradient", height * width * nr));
+                    let mut placed = vec![0.0; from.len()];
+                    from.place(&x, &mut placed);
+                    gradient.transform_input(&placed, picture, &mut input);
+                    gradient.transform_grad(&e, width, picture, &mut grad);
+                    for (at, sum) in expected.iter_mut().enumerate() {
+                        let (channel, tap, out) = (at / nr / 9, at / nr % 9, at % nr);
+                        for (y, column) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                            // The pixel that tap (ky, kx) reads for pixel (y, x), of a picture padded by one.
+                            let (py, px) = ((y + tap / 3).wrapping_sub(1), (column + tap % 3).wrapping_sub(1));
+                            if py < height && px < width {
+                                let pixel = f64::from(x[(channel * height + py) * width + px]);
+                                *sum += pixel * f64::from(e[(y * width + column) * nr + out]);
+                            }
+                        }
+                    }
+                }
+                gradient.multiply(&input, &grad, pictures, &mut sums, n > 0);
+            }
+            let mut found = vec![0.0; expected.len()];
+            gradient.transform_sums(&sums, &mut found);
+            let length = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+            let off = length(&mut found.iter().zip(&expected).map(|(f, e)| f64::from(*f) - e))
+                / length(&mut expected.iter().copied());
+            assert!(off < 1e-5, "{path:?}: {off}");
+        }
+    }
+
+    #[test]
+    fn few_channels_and_small_planes_are_left_to_the_direct_sum() {
+        let new = |channels: usize, result: [usize; 2]| {
+            let from = Blocks { grid: Grid { inner: result, margin: 1 }, channels, block: 16 };
+            Winograd::new(Path::detect(), from, 0, result, 32, 1, false, |_, _, _| 1.0).is_some()
+        };
+        assert!(new(16, [3, 3]) && new(64, [16, 16]));
+        assert!(!new(16, [2, 9]) && !new(64, [200, 200]));
     }
 }

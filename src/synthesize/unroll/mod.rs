@@ -28,7 +28,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::extract::{ConvNet, Pool};
-use crate::kernels::Groups;
+use crate::kernels::{Groups, LARGEST_BLOCK};
 use crate::objective::one_hot;
 use crate::options::{Options, trained_on};
 use crate::random;
@@ -297,13 +297,16 @@ pub(super) fn working_bytes(sketches: &Sketches, recipe: &Recipe, rows: usize) -
     let gradients = if experts > 0 { TOGETHER * (matching::PARTS - 1) * rows } else { 0 };
     let pictures = real::HELD + 4 * rows + side_by_side * window::pictures(rows) + gradients;
     // What a network's first blocks hold of a batch, of pictures padded by up to 3 pixels.
-    let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * channels * (height + 6) * (width + 6);
+    let whole = channels.next_multiple_of(LARGEST_BLOCK);
+    let within = side_by_side * window::LARGEST_BATCH.max(expert::BATCH) * 2 * whole * (height + 6) * (width + 6);
+    // Sums in the frequencies of tiles, of each thread: four times as many as weights.
+    let sums = 4 * weights * rayon::current_num_threads().min(16 * side_by_side);
     let shares = (8 * rows + gradients) * classes;
     let (networks, of_a_window) = match experts {
         0 => (2 * NETWORKS, window::WEIGHTS),
         _ => (experts * (expert::legs(rows, classes) + expert::WEIGHTS), matching::WEIGHTS),
     };
-    Ok(size_of::<f32>() * (pictures * length + within + shares + weights * (networks + TOGETHER * of_a_window)))
+    Ok(size_of::<f32>() * (pictures * length + within + sums + shares + weights * (networks + TOGETHER * of_a_window)))
 }
 
 /// Networks of so many channels for rows that `header` tells of.

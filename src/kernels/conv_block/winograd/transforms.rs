@@ -17,7 +17,8 @@ kernel!(pub(super) fn input(grid: &[f32], block: usize, row: usize, valid: [usiz
 /// B^T d B for each of `tiles` and channel; `valid` rows and columns of the grid are read.
 ///
 /// # Safety
-/// `grid` holds `valid[0]` rows of `row >= valid[1]` pixels, the last one as far as it is read; `input` holds each tile's frequencies; `block` is a multiple of the lanes.
+/// `grid` holds `((valid[0] - 1) * row + valid[1]) * block` floats, and `input` `[..][block]` at `f * stride + t * channels` for each frequency `f` of each tile `t`; `block` is a
+/// multiple of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn input_body<S: Simd, const MR: usize, const NV: usize>(
@@ -111,7 +112,7 @@ kernel!(pub(super) fn output(products: &[f32], stride: usize, height: usize, wid
 /// A^T m A for each tile and result.
 ///
 /// # Safety
-/// `products` holds each tile's frequencies, `y` `height * width` pixels of NR.
+/// `products` holds NR floats at `f * stride + t * NR` for each frequency `f` of each tile `t`, `y` `height * width` pixels of NR.
 #[inline(always)]
 unsafe fn output_body<S: Simd, const MR: usize, const NV: usize>(
     products: &[f32],
@@ -168,10 +169,10 @@ unsafe fn by_output<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 4] {
 
 kernel!(pub(super) fn kernels(kernels: &[f32], to: &mut [f32], stride: usize) = kernels_body);
 
-/// G g G^T of NR kernels, `[tap][NR]`: frequency `f` goes to `to[f * stride..][..NR]`.
+/// `G g G^T` of NR kernels, `[tap][NR]`: frequency `f` goes to `to[f * stride..][..NR]`.
 ///
 /// # Safety
-/// `kernels` and `to` are as long as that says.
+/// `kernels` holds 9 NR floats, `to` NR at each `f * stride`.
 #[inline(always)]
 unsafe fn kernels_body<S: Simd, const MR: usize, const NV: usize>(kernels: &[f32], to: &mut [f32], stride: usize) {
     let nr = NV * S::LANES;
@@ -224,7 +225,7 @@ kernel!(pub(super) fn result_gradient(grad: &[f32], row: usize, size: [usize; 2]
 /// `f` goes to `to[f * stride + t * NR..][..NR]`.
 ///
 /// # Safety
-/// `grad` and `to` are as long as that says.
+/// `grad` holds `((size[0] - 1) * row + size[1]) * NR` floats, `to` NR at each `f * stride + t * NR`.
 #[inline(always)]
 unsafe fn result_gradient_body<S: Simd, const MR: usize, const NV: usize>(
     grad: &[f32],
@@ -283,7 +284,7 @@ kernel!(pub(super) fn kernels_gradient(sums: &[f32], stride: usize, channels: us
 /// `to[9 * c * NR..][..9 * NR]`.
 ///
 /// # Safety
-/// `sums` and `to` are as long as that says.
+/// `sums` holds NR floats at each `f * stride + c * NR`, `to` `9 * channels * NR`.
 #[inline(always)]
 unsafe fn kernels_gradient_body<S: Simd, const MR: usize, const NV: usize>(
     sums: &[f32],
